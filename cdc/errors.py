@@ -64,4 +64,4 @@ class Fenced(CdcError):
 
 
 class Rejected(CdcError):
-    """This one record can never be applied: dead letter and parked key, or stop, by policy."""
+    """A record that can never be applied: dead letter and parked key, or stop, by policy."""

@@ -1,0 +1,151 @@
+"""How far each side has come: what is stored so that a restart loses and repeats nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from cdc.fence import Signal
+from cdc.position import Position, TopicPartition
+from cdc.table import TableId
+
+TableState = Literal["backfilling", "live", "stale", "parked"]
+"""In a replica: still being copied; equal to the source at the checkpoint; known not to be; with parked keys."""
+
+
+class Identity(NamedTuple):
+    """Which history a source's log positions belong to."""
+
+    system_id: str
+    timeline: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillProgress:
+    """How far the first copy of one table has come.
+
+    ``after`` is the key up to which rows are on the topics (Avro key record); None before the first chunk.
+    ``opened`` is the LSN of the fence that opened it, 0 while it waits.
+    """
+
+    state: Literal["waiting", "running", "done"]
+    after: bytes | None = None
+    opened: int = 0
+    rows: int = 0
+    signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCheckpoint:
+    """What capture knows to be on the topics, written after the acknowledgements and before the slot is confirmed.
+
+    ``lsn`` is where the stream goes on: every record of every transaction that ends at or below it is durable.
+    ``state`` is ``creating`` between the intent to make a slot and the slot's first use: a slot found then is ours
+    and holds nothing yet.
+    ``partitions`` pins each topic's partition count, so that a key never changes its partition unnoticed.
+    ``unseen`` holds 64-bit xids that were decoded while the source did not show them as committed yet.
+    ``signals`` are those taken from the log and not finished.
+    """
+
+    identity: Identity
+    state: Literal["creating", "streaming"]
+    generation: int = 1
+    lsn: int = 0
+    last_commit_lsn: int = 0
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    backfills: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
+    signals: tuple[Signal, ...] = ()
+    unseen: frozenset[int] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON's shape, as it is stored."""
+        return {
+            "version": 1,
+            "identity": list(self.identity),
+            "state": self.state,
+            "generation": self.generation,
+            "lsn": self.lsn,
+            "last_commit_lsn": self.last_commit_lsn,
+            "partitions": dict(self.partitions),
+            "backfills": [
+                {
+                    "table": list(table),
+                    "state": progress.state,
+                    "after": _text(progress.after),
+                    "opened": progress.opened,
+                    "rows": progress.rows,
+                    "signal": progress.signal,
+                }
+                for table, progress in self.backfills.items()
+            ],
+            "signals": [signal.to_json() for signal in self.signals],
+            "unseen": sorted(self.unseen),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> SourceCheckpoint:
+        """Read JSON's shape; ValueError for a version that this one does not know, or a torn record."""
+        if raw.get("version") != 1:
+            raise ValueError(f"a source checkpoint of version {raw.get('version')!r}")
+        try:
+            return cls(
+                identity=Identity(*raw["identity"]),
+                state=raw["state"],
+                generation=raw["generation"],
+                lsn=raw["lsn"],
+                last_commit_lsn=raw["last_commit_lsn"],
+                partitions=raw["partitions"],
+                backfills={
+                    TableId(*entry["table"]): BackfillProgress(
+                        entry["state"],
+                        _bytes(entry["after"]),
+                        entry["opened"],
+                        entry["rows"],
+                        entry["signal"],
+                    )
+                    for entry in raw["backfills"]
+                },
+                signals=tuple(Signal.from_json(signal) for signal in raw["signals"]),
+                unseen=frozenset(raw["unseen"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("a torn source checkpoint") from error
+
+
+class Resume(NamedTuple):
+    """Where reading a partition goes on. ``topic_id`` tells a topic from one re-created under its name.
+
+    Every record below ``offset`` has taken effect, or never will; ``leader_epoch`` is -1 when it is not known.
+    """
+
+    offset: int
+    topic_id: str = ""
+    leader_epoch: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SinkCheckpoint:
+    """What a replica holds of one source, kept in the replica itself and changed with its rows.
+
+    The replica equals the source at ``position`` (None: it has taken nothing yet).
+    ``offsets`` may hold only what changed when it is saved; a claim returns all.
+    ``since`` says for a collection that joined late from which LSN on its events count (its backfill's opening).
+    """
+
+    source: str
+    position: Position | None
+    cluster_id: str = ""
+    offsets: Mapping[TopicPartition, Resume] = field(default_factory=dict)
+    tables: Mapping[str, TableState] = field(default_factory=dict)
+    since: Mapping[str, int] = field(default_factory=dict)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)

@@ -1,0 +1,42 @@
+"""The record that a connector plug-in exports through the entry point group ``cdc.connectors``.
+
+``connectors/<system>/__init__.py`` holds one ``CONNECTOR``; nothing else of a connector is known to ``cdc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cdc.config import ConnectorConfig, Role, Setting
+from cdc.protocols import FencedReader, ReplicaSide, Source, SourceSide, Store
+
+
+@dataclass(frozen=True)
+class ConnectorClass:
+    """A value of ``connector.class``: its role, and the defaults that come with the name.
+
+    ``defaults`` override those of the settings: under Debezium's class name a property left out has Debezium's value.
+    ``warnings`` maps a property to what its default under this name loses.
+    """
+
+    name: str
+    role: Role
+    defaults: Mapping[str, Any]
+    warnings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Connector:
+    """A system's plug-in. What a system cannot be is None."""
+
+    name: str
+    classes: Sequence[ConnectorClass]
+    source_settings: Sequence[Setting]
+    sink_settings: Sequence[Setting]
+    open_source: Callable[[ConnectorConfig], Source] | None
+    open_reader: Callable[[ConnectorConfig], FencedReader] | None
+    open_store: Callable[[ConnectorConfig], Store] | None
+    open_source_side: Callable[[ConnectorConfig], SourceSide] | None
+    open_replica_side: Callable[[ConnectorConfig], ReplicaSide] | None
