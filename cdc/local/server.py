@@ -1,0 +1,45 @@
+"""What every kind of server has in common: a name, a command line, a health check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How the keeper runs a server.
+
+    ``stop_signal`` asks it to end in order; ``death_signal`` is what the kernel sends it when the keeper dies.
+    ``environment`` is added to the keeper's own.
+    """
+
+    arguments: tuple[str, ...]
+    directory: Path
+    log: Path
+    stop_signal: int
+    death_signal: int
+    environment: Mapping[str, str]
+
+
+class Server(Protocol):
+    """One server of a cluster, running or not; knows its own port and directories."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the cluster: ``source``, ``broker-1``, ..."""
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it, without secrets."""
+
+    def prepare(self) -> None:
+        """Make its directories and files; what is already there stays. Run before every start."""
+
+    def command(self) -> Command:
+        """Its command line."""
+
+    def check(self) -> None:
+        """Return if it serves clients now; raise Unreachable if it does not yet."""
