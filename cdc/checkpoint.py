@@ -47,6 +47,8 @@ class SourceCheckpoint:
     and holds nothing yet.
     ``partitions`` pins each topic's partition count, so that a key never changes its partition unnoticed.
     ``unseen`` holds 64-bit xids that were decoded while the source did not show them as committed yet.
+    ``floor`` is the lowest xid that a read may find running: the source's next xid when the slot was made or the
+    publication grew. Older transactions may hold rows that the slot never delivers.
     ``signals`` are those taken from the log and not finished.
     """
 
@@ -59,6 +61,7 @@ class SourceCheckpoint:
     backfills: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
     signals: tuple[Signal, ...] = ()
     unseen: frozenset[int] = frozenset()
+    floor: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON's shape, as it is stored."""
@@ -83,6 +86,7 @@ class SourceCheckpoint:
             ],
             "signals": [signal.to_json() for signal in self.signals],
             "unseen": sorted(self.unseen),
+            "floor": self.floor,
         }
 
     @classmethod
@@ -110,6 +114,7 @@ class SourceCheckpoint:
                 },
                 signals=tuple(Signal.from_json(signal) for signal in raw["signals"]),
                 unseen=frozenset(raw["unseen"]),
+                floor=raw["floor"],
             )
         except (KeyError, TypeError) as error:
             raise ValueError("a torn source checkpoint") from error

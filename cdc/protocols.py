@@ -29,6 +29,23 @@ class Slot(NamedTuple):
     """Why it can no longer be used; empty when it can."""
 
 
+class Horizon(NamedTuple):
+    """What every reader of ours can see by now, and where in the log that is known.
+
+    A transaction is *settled* when ``snapshot`` sees it and its xid is below ``readers_xmin``, the lowest xmin that
+    any open reading transaction of ours holds: then no fence that stands at or behind ``lsn`` in the log (taken after
+    both) carries a snapshot that does not see it.
+    """
+
+    snapshot: Snapshot
+    readers_xmin: int
+    lsn: int
+
+    def settled(self, xid: int) -> bool:
+        """Whether no fence to come can carry a snapshot without this transaction (``xid`` in 64 bits)."""
+        return xid < self.readers_xmin and self.snapshot.sees(xid)
+
+
 class Source(Protocol):
     """One source database: its log, read once and in order, and what is asked of it beside the log.
 
@@ -89,6 +106,13 @@ class Source(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The transactions that are visible now, by a connection beside the stream."""
+        ...
+
+    def horizon(self) -> Horizon:
+        """The snapshot as above, with the lowest xmin of our own reading transactions, and an LSN taken after both.
+
+        Ours are those whose application_name begins with ``cdc/``; none open: ``readers_xmin`` is ``snapshot.xmax``.
+        """
         ...
 
     def emit(self, prefix: str, content: bytes) -> int:
@@ -467,6 +491,7 @@ __all__ = [
     "EventEncoder",
     "FencedReader",
     "Hashes",
+    "Horizon",
     "KeyRange",
     "RangeReader",
     "ReplicaSide",

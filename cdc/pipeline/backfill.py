@@ -1,0 +1,352 @@
+"""Brings the rows that the log does not hold: first copies, and rows to be read again.
+
+Range by range, each under a fence: what the read saw enters the stream at the fence's place in the log, except keys
+that transactions outside its snapshot touched, which are the log's (or, where the log alone does not give the whole
+row, are read again). No long transaction, no lock but ACCESS SHARE for a range's time, and the stream goes on.
+Everything here is bookkeeping: reads happen in other processes, sending happens in capture.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cdc.checkpoint import BackfillProgress
+from cdc.errors import Unreachable
+from cdc.event import Change, Rows
+from cdc.fence import Fence, Signal, Watermark
+from cdc.pipeline.fences import FenceJudge, Judgement
+from cdc.pipeline.reading import Job, Read, Readers
+from cdc.table import Table, TableId
+
+_FIRST_ROWS = 1_000
+_MOST_ROWS = 20_000
+_TARGET_BYTES = 2 << 20
+_READS_AHEAD = 2
+_KEYS_AT_ONCE = 2_000
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A read that was asked for and whose fence has not been met."""
+
+    job: Job
+    read_from: int
+    signal: Signal | None
+    rows: Rows | None = None
+
+
+@dataclass(slots=True)
+class _Copy:
+    """The first copy of one table: ranges follow each other by key."""
+
+    table: TableId
+    next_after: bytes | None
+    exhausted: bool = False
+    limit: int = _FIRST_ROWS
+    flights: deque[_Flight] = field(default_factory=deque)
+
+    def may_read(self) -> bool:
+        """The next range begins behind the last row of the one before, so that one must have arrived."""
+        return (
+            not self.exhausted
+            and len(self.flights) < _READS_AHEAD
+            and all(flight.rows is not None for flight in self.flights)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What enters the stream at a fence, and what is true once it is acknowledged.
+
+    ``watermark`` lacks only its end offsets. ``progress`` and the two lists of signals go into the checkpoint.
+    """
+
+    changes: list[Change]
+    watermark: Watermark
+    progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
+    new_signals: tuple[Signal, ...] = ()
+    finished: frozenset[str] = frozenset()
+
+
+class Backfill:
+    """All reads of one capture.
+
+    ``progress`` and ``signals`` come from the checkpoint. ``may_read`` tells whether transactions that began before
+    the slot or the publication could deliver them have ended (`FenceJudge.floor`).
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        judge: FenceJudge,
+        generation: int,
+        progress: Mapping[TableId, BackfillProgress],
+        signals: Iterable[Signal],
+        may_read: Callable[[], bool],
+    ) -> None:
+        self._readers = readers
+        self._judge = judge
+        self._generation = generation
+        self._progress = dict(progress)
+        self._may_read = may_read
+        self._copies: dict[TableId, _Copy] = {}
+        self._rereads: deque[Signal] = deque(s for s in signals if s.type == "repair")
+        self._flights: dict[str, _Flight] = {}
+        self._shapes: dict[TableId, Table] = {}
+        self._not_before = 0.0
+        for table, entry in self._progress.items():
+            if entry.state != "done":
+                self._copies[table] = _Copy(table, entry.after)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to read."""
+        return bool(self._copies or self._rereads or self._flights)
+
+    def open(self, table: TableId, lsn: int, signal: str = "") -> Admission:
+        """Begin (or begin again) the copy of a table at this place of the log."""
+        progress = BackfillProgress("running", None, lsn, 0, signal)
+        self._drop_flights(table)
+        self._progress[table] = progress
+        self._copies[table] = _Copy(table, None)
+        name = signal or f"open-{table}-{lsn}"
+        mark = Watermark(name, "backfill", table, self._generation, lsn, {}, phase="open")
+        return Admission([], mark, {table: progress})
+
+    def take(self, signal: Signal) -> tuple[Signal, ...]:
+        """Rows to be read again, in parts that are read at once; the last part keeps the signal's id.
+
+        The checkpoint must hold the parts until an admission says that they are finished.
+        """
+        parts = tuple(
+            replace(
+                signal,
+                id=signal.id
+                if start + _KEYS_AT_ONCE >= len(signal.keys)
+                else f"{signal.id}/{start}",
+                keys=signal.keys[start : start + _KEYS_AT_ONCE],
+            )
+            for start in range(0, len(signal.keys), _KEYS_AT_ONCE)
+        )
+        self._rereads.extend(parts)
+        return parts
+
+    def step(self) -> None:
+        """Collect reads that came in, ask for the next ones. Quick; raises what a reader failed of."""
+        for read in self._readers.collect():
+            self._arrived(read)
+        while self.busy and self._readers.idle() and time.monotonic() >= self._not_before:
+            if not self._may_read() or not self._ask():
+                return
+
+    def at_fence(self, fence: Fence, lsn: int) -> Admission:
+        """Our own fence was met in the log at ``lsn``: its rows enter here, or its read is void."""
+        for read in self._readers.collect():
+            self._arrived(read)
+        flight = self._flights.pop(fence.id, None)
+        if flight is None or flight.rows is None:
+            return self._void(fence, lsn, "its read was given up, or made before a restart")
+        self._judge.unwatch(flight.job.table)
+        judgement = self._judge.judge(fence, flight.read_from)
+        if judgement.void:
+            self._ask_again(flight)
+            return self._void(fence, lsn, judgement.void)
+        if flight.signal is None:
+            return self._admit_range(flight, flight.rows, judgement, fence, lsn)
+        return self._admit_keys(flight, flight.rows, flight.signal, judgement, fence, lsn)
+
+    # --- reads -----------------------------------------------------------------------------------------------
+
+    def _ask(self) -> bool:
+        if self._rereads:
+            signal = self._rereads.popleft()
+            job = Job(_fence_id(signal.id), signal.table, keys=signal.keys)
+            self._give(_Flight(job, self._judge.watch(signal.table), signal))
+            return True
+        for copy in self._copies.values():
+            if copy.may_read():
+                job = Job(_fence_id(str(copy.table)), copy.table, copy.next_after, copy.limit)
+                flight = _Flight(job, self._judge.watch(copy.table), None)
+                copy.flights.append(flight)
+                self._give(flight)
+                return True
+        return False
+
+    def _give(self, flight: _Flight) -> None:
+        self._flights[flight.job.fence] = flight
+        self._readers.give(flight.job)
+
+    def _arrived(self, read: Read) -> None:
+        flight = self._flights.get(read.job.fence)
+        if flight is None:
+            return  # given up meanwhile
+        if read.rows is None:
+            assert read.error is not None
+            if not isinstance(read.error, Unreachable):
+                raise read.error
+            self._not_before = time.monotonic() + _RETRY_SECONDS
+            del self._flights[read.job.fence]
+            self._judge.unwatch(flight.job.table)
+            self._ask_again(flight)
+            return
+        flight.rows = read.rows._replace(table=self._intern(read.rows.table))
+        copy = self._copies.get(flight.job.table)
+        if copy is not None and flight in copy.flights:
+            copy.next_after = read.rows.last
+            copy.exhausted = read.rows.last is None
+            copy.limit = _next_limit(copy.limit, read.rows)
+
+    def _ask_again(self, flight: _Flight) -> None:
+        if flight.signal is not None:
+            self._rereads.append(flight.signal)
+        elif (copy := self._copies.get(flight.job.table)) is not None:
+            # Ranges behind this one began at its last row: they are read again with it.
+            self._drop_flights(copy.table)
+            copy.next_after, copy.exhausted = flight.job.after, False
+
+    def _drop_flights(self, table: TableId) -> None:
+        copy = self._copies.get(table)
+        if copy is not None:
+            for flight in copy.flights:
+                if self._flights.pop(flight.job.fence, None) is not None:
+                    self._judge.unwatch(table)
+            copy.flights.clear()
+
+    def _intern(self, table: Table) -> Table:
+        """Tables that crossed a process boundary lost their identity."""
+        known = self._shapes.get(table.id)
+        if known is None or not known.same_shape(table):
+            known = self._shapes[table.id] = table
+        return known
+
+    # --- admissions ------------------------------------------------------------------------------------------
+
+    def _void(self, fence: Fence, lsn: int, why: str) -> Admission:
+        mark = Watermark(fence.id, fence.kind, fence.table, self._generation, lsn, {}, void=why)
+        return Admission([], mark)
+
+    def _admit_range(
+        self, flight: _Flight, read: Rows, judgement: Judgement, fence: Fence, lsn: int
+    ) -> Admission:
+        table = flight.job.table
+        copy = self._copies[table]
+        copy.flights.popleft()
+        changes = _reads(read.table, read.rows, judgement.touched, lsn)
+        before = self._progress[table]
+        again = self._read_again(table, judgement, (key for key, _ in read.rows), fence.id)
+        progress = replace(
+            before, state="running", after=read.last, rows=before.rows + len(changes)
+        )
+        if read.last is None:
+            # The key stays at the last range's start until the copy is done: a restart reads that range again.
+            progress = replace(progress, after=flight.job.after)
+        done = read.last is None and not self._rereads_of(table)
+        return self._finish(table, progress, changes, done, fence.id, lsn, again, frozenset())
+
+    def _admit_keys(
+        self,
+        flight: _Flight,
+        read: Rows,
+        signal: Signal,
+        judgement: Judgement,
+        fence: Fence,
+        lsn: int,
+    ) -> Admission:
+        table = flight.job.table
+        changes = _reads(read.table, read.rows, judgement.touched, lsn)
+        found = {key for key, _ in read.rows}
+        for key in signal.keys:
+            if key not in found and key not in judgement.touched:
+                changes.append(Change(read.table, "d", lsn - 1, len(changes) + 1, key, None, None))
+        again = self._read_again(table, judgement, signal.keys, signal.id)
+        copy = self._copies.get(table)
+        done = (
+            copy is not None and copy.exhausted and not copy.flights and not self._rereads_of(table)
+        )
+        return self._finish(
+            table,
+            self._progress.get(table),
+            changes,
+            done,
+            signal.id,
+            lsn,
+            again,
+            frozenset({signal.id}),
+        )
+
+    def _finish(
+        self,
+        table: TableId,
+        progress: BackfillProgress | None,
+        changes: list[Change],
+        done: bool,
+        name: str,
+        lsn: int,
+        again: tuple[Signal, ...],
+        finished: frozenset[str],
+    ) -> Admission:
+        if done:
+            assert progress is not None
+            progress = replace(progress, state="done", after=None)
+            del self._copies[table]
+        update = {}
+        if progress is not None:
+            self._progress[table] = progress
+            update = {table: progress}
+        copying = done or table in self._copies
+        mark = Watermark(
+            name,
+            "backfill" if copying and not finished else "repair",
+            table,
+            self._generation,
+            lsn,
+            {},
+            phase="final" if done else "chunk" if copying else "",
+            rows=len(changes),
+        )
+        return Admission(changes, mark, update, again, finished)
+
+    def _read_again(
+        self, table: TableId, judgement: Judgement, asked: Iterable[bytes], name: str
+    ) -> tuple[Signal, ...]:
+        """Keys of this read that the log touched without giving the whole row."""
+        incomplete = {key for key, whole in judgement.touched.items() if not whole}
+        keys = tuple(key for key in asked if key in incomplete)
+        if not keys:
+            return ()
+        return self.take(Signal(f"again-{name}", "repair", "", table, keys))
+
+    def _rereads_of(self, table: TableId) -> bool:
+        return any(signal.table == table for signal in self._rereads) or any(
+            flight.signal is not None and flight.job.table == table
+            for flight in self._flights.values()
+        )
+
+
+def _fence_id(name: str) -> str:
+    """Unique for each attempt: the fence of an abandoned one may still be on its way."""
+    return f"{name}#{uuid.uuid4().hex[:12]}"
+
+
+def _reads(
+    table: Table, rows: list[tuple[bytes, bytes]], touched: Mapping[bytes, bool], lsn: int
+) -> list[Change]:
+    if touched:
+        rows = [entry for entry in rows if entry[0] not in touched]
+    return [
+        Change(table, "r", lsn - 1, order, key, None, row)
+        for order, (key, row) in enumerate(rows, start=1)
+    ]
+
+
+def _next_limit(limit: int, read: Rows) -> int:
+    """As many rows as make a read of about the target size; grows by no more than four times."""
+    if not read.rows:
+        return limit
+    size = sum(len(row) for _, row in read.rows) / len(read.rows) + 1
+    return int(max(1, min(_MOST_ROWS, limit * 4, _TARGET_BYTES / size)))

@@ -1,0 +1,188 @@
+"""Fenced reads in processes of their own, so that the stream goes on meanwhile.
+
+Only capture's one producer writes data topics (a reader that produced by itself would write below positions already
+sent): a reader process hands its encoded rows over a pipe, then lets its fence go; capture sends the rows when it meets
+the fence in the log.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from cdc.config import ConnectorConfig
+from cdc.errors import CdcError, Unreachable
+from cdc.event import Rows
+from cdc.protocols import FencedReader
+from cdc.table import TableId
+
+OpenReader = Callable[[ConnectorConfig], FencedReader]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One fenced read: of a range (``keys`` None), or of these keys. ``fence`` names the job and its fence."""
+
+    fence: str
+    table: TableId
+    after: bytes | None = None
+    limit: int = 0
+    keys: tuple[bytes, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A job's rows (its fence follows in the log), or the error for which no fence follows.
+
+    The error may come behind the rows, where the read went well and its fence did not.
+    """
+
+    job: Job
+    rows: Rows | None
+    error: CdcError | None = None
+
+
+class Readers(Protocol):
+    """Takes jobs, gives reads. A read's rows are collected no later than its fence can be met in the log."""
+
+    def idle(self) -> bool:
+        """Whether a job given now would start at once."""
+        ...
+
+    def give(self, job: Job) -> None:
+        """Start the job. Only when `idle`."""
+        ...
+
+    def collect(self) -> list[Read]:
+        """What has come in since the last call, in the order of its fences. Raises Unreachable if a reader died."""
+        ...
+
+    def close(self) -> None:
+        """End every reader. Safe to repeat."""
+        ...
+
+
+class ReaderProcesses:
+    """`Readers` in ``count`` processes, started with the first job."""
+
+    def __init__(self, open_reader: OpenReader, config: ConnectorConfig, count: int) -> None:
+        self._open_reader = open_reader
+        self._config = config
+        self._count = count
+        self._processes: list[_ReaderProcess] = []
+
+    def idle(self) -> bool:
+        return len(self._processes) < self._count or any(p.free for p in self._processes)
+
+    def give(self, job: Job) -> None:
+        process = next((p for p in self._processes if p.free), None)
+        if process is None:
+            process = _ReaderProcess(self._open_reader, self._config)
+            self._processes.append(process)
+        process.give(job)
+
+    def collect(self) -> list[Read]:
+        return [read for process in self._processes for read in process.collect()]
+
+    def close(self) -> None:
+        while self._processes:
+            self._processes.pop().close()
+
+
+class _ReaderProcess:
+    """One process, the pipe to it, and a thread that keeps the pipe empty.
+
+    The thread matters: a reader lets its fence go once its rows are handed over, and handing them over must not wait
+    for capture's loop.
+    """
+
+    def __init__(self, open_reader: OpenReader, config: ConnectorConfig) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, open_reader, config), daemon=True, name="cdc-reader"
+        )
+        self._process.start()
+        theirs.close()
+        self._arrived: deque[Read | None] = deque()
+        self._busy: set[str] = set()
+        self._thread = threading.Thread(target=self._receive, daemon=True, name="cdc-reader-pipe")
+        self._thread.start()
+
+    @property
+    def free(self) -> bool:
+        return not self._busy
+
+    def give(self, job: Job) -> None:
+        self._busy.add(job.fence)
+        try:
+            self._pipe.send(job)
+        except OSError as error:
+            raise Unreachable("a backfill reader process has ended") from error
+
+    def collect(self) -> list[Read]:
+        reads = []
+        while self._arrived:
+            read = self._arrived.popleft()
+            if read is None:
+                raise Unreachable("a backfill reader process has ended")
+            self._busy.discard(read.job.fence)
+            reads.append(read)
+        return reads
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._thread.join()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                self._arrived.append(self._pipe.recv())
+            except (EOFError, OSError):
+                self._arrived.append(None)
+                return
+
+
+def _serve(pipe: Connection, open_reader: OpenReader, config: ConnectorConfig) -> None:
+    """A reader process: job by job until the pipe closes, which it does when capture ends in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; capture decides
+    reader: FencedReader | None = None
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except (EOFError, OSError):
+            break
+        try:
+            reader = reader or open_reader(config)
+            _read(pipe, reader, job)
+        except CdcError as error:
+            pipe.send(Read(job, None, error))
+            if reader is not None:
+                reader.close()
+                reader = None
+    if reader is not None:
+        reader.close()
+
+
+def _read(pipe: Connection, reader: FencedReader, job: Job) -> None:
+    block = (
+        reader.read_range(job.table, job.after, job.limit, job.fence)
+        if job.keys is None
+        else reader.read_keys(job.table, job.keys, job.fence)
+    )
+    with block as rows:
+        pipe.send(Read(job, rows))
+
+
+__all__ = ["Job", "OpenReader", "Read", "ReaderProcesses", "Readers"]
