@@ -24,6 +24,18 @@ class Position(NamedTuple):
     def __str__(self) -> str:
         return f"{self.generation}/{self.commit_lsn}/{self.total_order}"
 
+    @classmethod
+    def at_fence(cls, generation: int, fence_lsn: int) -> Position:
+        """What a replica holds that has passed the fence: all below it, nothing of a commit at the same LSN.
+
+        Rows that entered the log at the fence (``TransactionId.for_fence``) are below this position too.
+        """
+        return cls(generation, fence_lsn, 0)
+
+    def passed(self, generation: int, fence_lsn: int) -> bool:
+        """Whether a replica at this position holds everything below the fence, its own rows included."""
+        return self >= Position.at_fence(generation, fence_lsn)
+
 
 class TransactionId(NamedTuple):
     """``<xid>:<commit_lsn>``, the same text in BEGIN, END and every event between.
