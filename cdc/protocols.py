@@ -416,8 +416,11 @@ class RangeReader(Protocol):
     Both sides order keys in the same way (bytewise for text) and hash the same columns to the same numbers.
     """
 
-    def digest(self, key_range: KeyRange, bucket_rows: int) -> Sequence[Bucket]:
-        """Digests of runs of about ``bucket_rows`` rows: their upper ends are chosen here."""
+    def digest(self, key_range: KeyRange, bucket_rows: int, row_limit: int) -> Sequence[Bucket]:
+        """Digests of runs of ``bucket_rows`` rows from the range's start on: their upper ends are chosen here.
+
+        Stops after about ``row_limit`` rows; the last bucket ends at the range's own end if that was reached.
+        """
         ...
 
     def digest_at(self, key_range: KeyRange, ends: Sequence[bytes | None]) -> Sequence[Bucket]:
@@ -430,6 +433,10 @@ class RangeReader(Protocol):
 
     def rows(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """The rows (Avro records by ``table``) with these keys, as far as they exist."""
+        ...
+
+    def texts(self, keys: Sequence[bytes]) -> Mapping[bytes, Mapping[str, str | None]]:
+        """The compared columns of the rows with these keys, each in the text form that tells every value apart."""
         ...
 
 
