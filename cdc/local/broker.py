@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdc.errors import Failed, Unreachable
@@ -60,6 +60,7 @@ class Broker:
     """Broker ``node`` (from 1) of a cluster.
 
     ``controllers`` has the controller port of every node: they are the voters of the metadata quorum.
+    ``settings`` are added to, or replace, those above.
     """
 
     node: int
@@ -68,6 +69,7 @@ class Broker:
     cluster_id: str
     directory: Path
     log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -117,21 +119,18 @@ class Broker:
             self.log,
             stop_signal=signal.SIGTERM,
             death_signal=signal.SIGKILL,
-            environment={},
         )
 
     def check(self) -> None:
-        """Return once it knows every broker of the cluster and a group can be served.
+        """Return once the controller admits it and a consumer group can be served.
 
+        The first group needs the offsets topic, and that needs every broker of a new cluster.
         Raises Unreachable before that.
         """
         try:
             with BrokerProbe(LOOPBACK, self.port) as probe:
-                known = probe.brokers()
-                if len(known) < len(self.controllers):
-                    raise Unreachable(
-                        f"{self.name} knows {len(known)} of {len(self.controllers)} brokers"
-                    )
+                if self.node not in probe.brokers():
+                    raise Unreachable(f"{self.name} is not admitted by the controller yet")
                 coordinator = probe.coordinator("cdc-probe")
             with BrokerProbe(*coordinator) as probe:
                 probe.describe_group("cdc-probe")
@@ -173,4 +172,5 @@ class Broker:
             "transaction.state.log.min.isr": in_sync,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
+            **self.settings,
         }

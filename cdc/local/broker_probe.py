@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from types import TracebackType
+from typing import Self
 
 from cdc.errors import Unreachable
 
@@ -25,7 +26,7 @@ class BrokerProbe:
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS)
 
-    def __enter__(self) -> BrokerProbe:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from cdc.errors import ConfigError, Failed, Unreachable
+from cdc.errors import ConfigError, Unreachable
 from cdc.local.broker import Broker
 from cdc.local.jars import apicurio_jars, cache_directory, kafka_jars
 from cdc.local.keeping import Keeping, end_leftovers
@@ -27,18 +28,11 @@ from cdc.local.postgres import PostgresServer
 from cdc.local.processes import Process, end, signal_tree
 from cdc.local.registry import Registry
 from cdc.local.server import Server
+from cdc.local.starting import PortTaken, Progress, silent, start
 from cdc.local.state import Shape, State, StateDirectory
 
-Progress = Callable[[str, str], None]
-
-_READY_SECONDS = 90
 _STOP_SECONDS = 20
 _ATTEMPTS = 3
-_PORT_TAKEN = re.compile(r"already in use|in use by another process|could not bind", re.IGNORECASE)
-
-
-class PortTaken(Failed):
-    """A server found another one on its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +47,15 @@ class ServerStatus:
 
 
 class Cluster:
-    """The servers of one state directory, whose keeper runs."""
+    """The servers of one state directory, whose keeper runs.
 
-    def __init__(self, directory: StateDirectory, state: State, keeping: Keeping) -> None:
+    ``joined`` tells that they ran before; leaving a ``with`` block then lets them run on.
+    """
+
+    def __init__(
+        self, directory: StateDirectory, state: State, keeping: Keeping, *, joined: bool
+    ) -> None:
+        self.joined = joined
         self._directory = directory
         self._state = state
         self._keeping = keeping
@@ -71,19 +71,19 @@ class Cluster:
         registry: bool = True,
         owned: bool = True,
         settings: Mapping[str, Mapping[str, str]] | None = None,
-        progress: Progress = lambda _name, _phase: None,
+        progress: Progress = silent,
     ) -> Cluster:
         """Start servers, or join those that run; every one of them serves clients on return.
 
         ``brokers`` is 0, 1 or 3. An *owned* cluster ends with this process, whatever ends it;
         another outlives it until ``down``. Data of a stopped cluster is taken up again.
-        ``settings`` are PostgreSQL settings by server name. ``progress`` is told (server, phase), the phases
-        being resolving, preparing, starting and ready, from several threads.
-        Whatever fails, nothing is left running. Raises ConfigError for a shape that cannot be,
-        Failed for a server that does not start.
+        ``settings`` are extra PostgreSQL or broker settings by server name.
+        If it fails nothing is left running that it started.
+        Raises ConfigError for a shape that cannot be, Failed for a server that does not start.
         """
         shape = Shape(brokers, tuple(postgres), registry)
         _validate(shape)
+        _resolve(shape, progress)
         directory = StateDirectory(state_dir)
         directory.create()
         with directory.locked():
@@ -91,14 +91,11 @@ class Cluster:
             if state is not None and state.shape != shape:
                 raise ConfigError(
                     f"{directory.path} holds another cluster: {state.shape}",
-                    f"choose another --state-dir, or: cdc local down --purge --state-dir {directory.path}",
+                    f"use another --state-dir, or: cdc local down --purge --state-dir {directory.path}",
                 )
-            _resolve(shape, progress)
-            found = Keeping.find(directory)
-            if state is not None and found is not None:
-                cluster = cls(directory, state, found)
-                cluster._start_all(cluster._down(), progress)
-                return cluster
+            running = Keeping.find(directory)
+            if state is not None and running is not None:
+                return cls._join(directory, state, running, progress)
             state = state or State.new(shape)
             state.settings = {name: dict(own) for name, own in (settings or {}).items()}
             return cls._begin(directory, state, progress, owned=owned)
@@ -112,34 +109,40 @@ class Cluster:
             raise Unreachable(
                 f"no local servers run in {directory.path}", "start them: cdc local up"
             )
-        return cls(directory, state, keeping)
+        return cls(directory, state, keeping, joined=True)
+
+    @classmethod
+    def _join(
+        cls, directory: StateDirectory, state: State, keeping: Keeping, progress: Progress
+    ) -> Cluster:
+        cluster = cls(directory, state, keeping, joined=True)
+        down = [cluster._servers[name] for name in cluster.names if not cluster._process(name)]
+        start(keeping, down, progress, abandon=lambda: None)
+        return cluster
 
     @classmethod
     def _begin(
         cls, directory: StateDirectory, state: State, progress: Progress, *, owned: bool
     ) -> Cluster:
         for attempt in range(1, _ATTEMPTS + 1):
-            end_leftovers(directory)
+            _clear(directory, state)
             directory.write(state)
             keeping = Keeping.start(directory)
             try:
-                cluster = cls(directory, state, keeping)
-                cluster._start_all(list(cluster._servers), progress)
+                cluster = cls(directory, state, keeping, joined=False)
+                start(keeping, list(cluster._servers.values()), progress, abandon=keeping.end)
                 if not owned:
                     keeping.detach()
-            except PortTaken:
+            except BaseException as error:
                 keeping.end()
-                if attempt == _ATTEMPTS:
+                if not isinstance(error, PortTaken) or attempt == _ATTEMPTS:
                     raise
                 state.choose_ports()
-            except BaseException:
-                keeping.end()
-                raise
             else:
                 return cluster
-        raise AssertionError("unreachable")
+        raise AssertionError("the last attempt returns or raises")
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -148,7 +151,8 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.down()
+        if not self.joined:
+            self.down()
 
     # Addresses
 
@@ -177,9 +181,8 @@ class Cluster:
     @property
     def bootstrap_servers(self) -> str:
         """What Kafka clients are given: ``host:port``, separated by commas."""
-        return ",".join(
-            server.address for server in self._servers.values() if isinstance(server, Broker)
-        )
+        brokers = [server for server in self._servers.values() if isinstance(server, Broker)]
+        return ",".join(broker.address for broker in brokers)
 
     @property
     def schema_registry_url(self) -> str:
@@ -205,39 +208,59 @@ class Cluster:
         """Every server as it is now."""
         return [self._status(server) for server in self._servers.values()]
 
-    # Faults. The keeper restarts nothing by itself.
+    # Faults, each on one or several servers at once. The keeper restarts nothing by itself.
 
-    def kill(self, name: str) -> None:
-        """SIGKILL a server with all its processes, as a crash of its machine would; it is gone on return."""
-        if (process := self._process(name)) is not None:
-            end(process, signal.SIGKILL, grace=0)
+    def kill(self, *names: str) -> None:
+        """SIGKILL servers with all their processes, as a crash of the machine would.
 
-    def stop(self, name: str) -> None:
-        """Stop a server in order, by force after 20 seconds; it is gone on return."""
-        if (process := self._process(name)) is not None:
-            end(process, self._servers[name].command().stop_signal, _STOP_SECONDS)
+        They are gone on return; one that is down already is not an error.
+        """
+        self._end(names, lambda process, _server: end(process, signal.SIGKILL, grace=0))
 
-    def start(self, name: str) -> None:
-        """Start a server that is down, on its port and with its data; it serves clients on return."""
-        if self._process(name) is None:
-            self._start(self._server(name), lambda _name, _phase: None)
+    def stop(self, *names: str) -> None:
+        """Stop servers in order, by force after 20 seconds; they are gone on return."""
+        self._end(
+            names,
+            lambda process, server: end(process, server.command().stop_signal, _STOP_SECONDS),
+        )
 
-    def pause(self, name: str) -> None:
-        """SIGSTOP a server and all its processes: its connections stay open and nothing answers."""
-        if (process := self._process(name)) is not None:
-            signal_tree(process, signal.SIGSTOP)
+    def start(self, *names: str) -> None:
+        """Start servers that are down, on their ports and with their data; they serve clients on return.
 
-    def resume(self, name: str) -> None:
-        """Wake a paused server."""
-        if (process := self._process(name)) is not None:
-            signal_tree(process, signal.SIGCONT)
+        Two brokers of three are needed before one of them serves: start them together.
+        """
+        down = [self._server(name) for name in names if self._process(name) is None]
+        start(self._keeping, down, silent, abandon=lambda: None)
+
+    def pause(self, *names: str) -> None:
+        """SIGSTOP servers and all their processes: connections stay open and nothing answers."""
+        for name in names:
+            if (process := self._process(name)) is not None:
+                signal_tree(process, signal.SIGSTOP)
+
+    def resume(self, *names: str) -> None:
+        """Wake paused servers."""
+        for name in names:
+            if (process := self._process(name)) is not None:
+                signal_tree(process, signal.SIGCONT)
+
+    def configure(self, name: str, settings: Mapping[str, str]) -> None:
+        """Replace a server's extra settings; its next start obeys them, whoever starts it."""
+        self._server(name)
+        self._state.settings[name] = dict(settings)
+        self._directory.write(self._state)
+        self._servers = _servers(self._directory, self._state)
 
     # Its end
 
     def down(self, *, purge: bool = False) -> None:
-        """Stop every server; with ``purge`` delete the data too. Nothing runs on return; may be repeated."""
+        """Stop every server; with ``purge`` delete the data too.
+
+        Nothing runs on return. May be repeated.
+        """
         with self._directory.locked():
             self._keeping.end()
+            _clear(self._directory, self._state)
             if purge:
                 self._directory.purge()
 
@@ -246,28 +269,12 @@ class Cluster:
         while self._keeping.alive:
             time.sleep(0.2)
 
-    def _start_all(self, names: Sequence[str], progress: Progress) -> None:
-        with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
-            starts = [pool.submit(self._start, self._servers[name], progress) for name in names]
-            try:
-                for start in starts:
-                    start.result()
-            except BaseException:
-                # The others notice at once that theirs is gone.
-                self._keeping.end()
-                raise
-
-    def _start(self, server: Server, progress: Progress) -> None:
-        progress(server.name, "preparing")
-        if isinstance(server, PostgresServer):
-            server.end_leftovers()
-        server.prepare()
-        progress(server.name, "starting")
-        command = server.command()
-        logged = command.log.stat().st_size if command.log.exists() else 0
-        process = self._keeping.run(server.name, command)
-        _await_ready(server, process, command.log, logged)
-        progress(server.name, "ready")
+    def _end(self, names: Sequence[str], act: Callable[[Process, Server], None]) -> None:
+        found = [(self._process(name), self._servers[name]) for name in names]
+        with ThreadPoolExecutor(max_workers=max(1, len(found))) as pool:
+            ends = [pool.submit(act, process, server) for process, server in found if process]
+            for one in ends:
+                one.result()
 
     def _server(self, name: str) -> Server:
         if name not in self._servers:
@@ -289,40 +296,32 @@ class Cluster:
         state = "paused" if process.paused() else "up"
         return ServerStatus(server.name, server.address, state, process.pid, process.memory())
 
-    def _down(self) -> list[str]:
-        return [name for name in self._servers if self._process(name) is None]
+
+def take_down(state_dir: Path, *, purge: bool = False) -> bool:
+    """Stop whatever runs in a state directory, a cluster whose keeper was killed too.
+
+    Returns whether there was a cluster, running or stopped. Nothing runs on return.
+    """
+    directory = StateDirectory(state_dir)
+    if not directory.path.is_dir():
+        return False
+    with directory.locked():
+        if (keeping := Keeping.find(directory)) is not None:
+            keeping.end()
+        state = directory.read()
+        if state is not None:
+            _clear(directory, state)
+        if purge:
+            directory.purge()
+    return state is not None
 
 
-def _await_ready(server: Server, process: Process, log: Path, logged: int) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            server.check()
-        except Unreachable as error:
-            reason = error
-        else:
-            # Whoever took the port first might be what answered.
-            if process.alive():
-                return
-        if not process.alive():
-            raise _ended(server.name, log, logged)
-        if time.monotonic() > deadline:
-            raise Failed(
-                f"{server.name} is not ready after {_READY_SECONDS} s: {reason.what}", f"see {log}"
-            )
-        time.sleep(0.1)
-
-
-def _ended(name: str, log: Path, logged: int) -> Failed:
-    with log.open("rb") as written:
-        written.seek(logged)
-        text = written.read().decode(errors="replace")
-    if _PORT_TAKEN.search(text):
-        return PortTaken(
-            f"{name} found its port taken", "end what listens there, or stop all and start again"
-        )
-    last = " | ".join(line.strip() for line in text.splitlines()[-3:]) or "it wrote nothing"
-    return Failed(f"{name} ended while starting: {last}", f"see {log}")
+def _clear(directory: StateDirectory, state: State) -> None:
+    """Kill what outlived a keeper that is gone."""
+    end_leftovers(directory)
+    for server in _servers(directory, state).values():
+        if isinstance(server, PostgresServer):
+            server.end_leftovers()
 
 
 def _validate(shape: Shape) -> None:
@@ -347,16 +346,13 @@ def _resolve(shape: Shape, progress: Progress) -> None:
 
 
 def _servers(directory: StateDirectory, state: State) -> dict[str, Server]:
+    """Every server of a cluster by its name."""
     shape, ports = state.shape, state.ports
     found: dict[str, Server] = {}
     for name in shape.postgres:
+        settings = state.settings.get(name, {})
         found[name] = PostgresServer(
-            name,
-            ports[name],
-            state.password,
-            directory.data(name),
-            directory.log(name),
-            state.settings.get(name, {}),
+            name, ports[name], state.password, directory.data(name), directory.log(name), settings
         )
     controllers = {node: ports[f"controller-{node}"] for node in range(1, shape.brokers + 1)}
     for node in controllers:
@@ -368,6 +364,7 @@ def _servers(directory: StateDirectory, state: State) -> dict[str, Server]:
             state.cluster_id,
             directory.data(name),
             directory.log(name),
+            state.settings.get(name, {}),
         )
     if shape.registry:
         found["registry"] = Registry(

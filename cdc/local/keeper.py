@@ -81,7 +81,6 @@ class Keeper:
             server = subprocess.Popen(
                 request["arguments"],
                 cwd=request["directory"],
-                env={**os.environ, **request["environment"]},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -139,6 +138,7 @@ def _die_with_parent(number: int) -> Callable[[], None]:
 def main() -> None:
     """Keep the cluster of the command line."""
     path, pid, started = sys.argv[1:]
+    os.chdir("/")  # the caller's directory may be unmounted or deleted meanwhile
     Keeper(StateDirectory(Path(path)), Process(int(pid), int(started))).run()
 
 

@@ -37,6 +37,7 @@ class Keeping:
             sys.executable,
             [
                 sys.executable,
+                "-P",
                 "-m",
                 "cdc.local.keeper",
                 str(directory.path),
@@ -90,7 +91,6 @@ class Keeping:
                 "log": str(command.log),
                 "stop_signal": command.stop_signal,
                 "death_signal": command.death_signal,
-                "environment": dict(command.environment),
             }
         )
         return Process(int(answer["pid"]), int(answer["started"]))

@@ -90,7 +90,6 @@ class PostgresServer:
             self.log,
             stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for clients to leave
             death_signal=signal.SIGQUIT,
-            environment={},
         )
 
     def check(self) -> None:

@@ -66,7 +66,6 @@ class Registry:
             self.log,
             stop_signal=signal.SIGTERM,
             death_signal=signal.SIGKILL,
-            environment={},
         )
 
     def check(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +11,8 @@ from typing import Protocol
 class Command:
     """How the keeper runs a server.
 
-    ``stop_signal`` asks it to end in order; ``death_signal`` is what the kernel sends it when the keeper dies.
-    ``environment`` is added to the keeper's own.
+    ``stop_signal`` asks it to end in order; ``death_signal`` is what the kernel sends it when
+    the keeper dies.
     """
 
     arguments: tuple[str, ...]
@@ -21,7 +20,6 @@ class Command:
     log: Path
     stop_signal: int
     death_signal: int
-    environment: Mapping[str, str]
 
 
 class Server(Protocol):
