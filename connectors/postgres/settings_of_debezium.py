@@ -1,0 +1,127 @@
+"""Debezium's PostgreSQL properties that have one meaning here, or none: known, so that each says why.
+
+A property stands here with the value that may be set (then nothing changes), or with the reason why it is refused.
+https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-connector-properties
+"""
+
+from __future__ import annotations
+
+from cdc.config import Setting
+from connectors.postgres.setting_values import only
+
+_ONE_FORM = "the form of values is fixed in this version"
+_WHOLE_ROWS = "whole rows are captured, so that a replica can be verified"
+_FENCED = "the first copy runs in chunks beside the stream, without a lock"
+_TYPES = "every type is captured, the rest as text"
+
+_ONLY: tuple[tuple[str, str, str], ...] = (
+    ("decimal.handling.mode", "precise", _ONE_FORM),
+    ("time.precision.mode", "adaptive", _ONE_FORM),
+    ("hstore.handling.mode", "json", _ONE_FORM),
+    ("interval.handling.mode", "numeric", _ONE_FORM),
+    ("binary.handling.mode", "bytes", _ONE_FORM),
+    ("money.fraction.digits", "2", _ONE_FORM),
+    ("unavailable.value.placeholder", "__debezium_unavailable_value", _ONE_FORM),
+    ("schema.name.adjustment.mode", "avro", "names have to be valid in Avro"),
+    ("field.name.adjustment.mode", "avro", "names have to be valid in Avro"),
+    ("tombstones.on.delete", "true", "a compacted topic needs them"),
+    ("provide.transaction.metadata", "true", "replicas apply whole transactions by it"),
+    ("topic.delimiter", ".", "sinks find tables by topic names"),
+    ("include.unknown.datatypes", "true", _TYPES),
+    ("lsn.flush.mode", "connector", "the slot is confirmed only behind acknowledged records"),
+    ("flush.lsn.source", "true", "the slot is confirmed only behind acknowledged records"),
+    ("schema.refresh.mode", "columns_diff", "the log tells the shape of each row"),
+    ("replica.identity.autoset.values", "", "identities are the database owner's to set"),
+    ("snapshot.isolation.mode", "serializable", _FENCED),
+    ("snapshot.locking.mode", "none", _FENCED),
+    ("snapshot.max.threads", "1", _FENCED),
+    ("read.only", "false", "a fence is a message in the log, from a primary"),
+    ("event.processing.failure.handling.mode", "fail", "nothing is skipped in silence"),
+    ("event.converting.failure.handling.mode", "fail", "nothing is skipped in silence"),
+    ("sanitize.field.names", "true", "names have to be valid in Avro"),
+    ("tcpKeepAlive", "true", "a peer that vanished has to be noticed"),
+    ("database.tcpKeepAlive", "true", "a peer that vanished has to be noticed"),
+    ("status.update.interval.ms", "10000", "it follows the server's wal_sender_timeout"),
+    ("offset.mismatch.strategy", "trust_offset", "a slot ahead of the checkpoint lost changes"),
+)
+
+_HARMLESS: tuple[tuple[str, str], ...] = (
+    ("max.queue.size", "queues are bounded by bytes"),
+    ("max.queue.size.in.bytes", "queues are bounded by bytes"),
+    ("max.batch.size", "batches are bounded by bytes"),
+    ("poll.interval.ms", "the log is read as it arrives"),
+    ("slot.max.retries", "a slot in use is waited for"),
+    ("slot.retry.delay.ms", "a slot in use is waited for"),
+    ("retriable.restart.connector.wait.ms", "reconnection has its own patience"),
+    ("errors.max.retries", "reconnection has its own patience"),
+    ("query.fetch.size", "see snapshot.fetch.size"),
+    ("database.query.timeout.ms", "reads have their own limits"),
+    ("connect.timeout.ms", "links have their own limits"),
+    ("xmin.fetch.interval.ms", "the snapshot of each fence tells more"),
+    ("snapshot.delay.ms", "nothing waits"),
+    ("streaming.delay.ms", "nothing waits"),
+    ("heartbeat.topics.prefix", "there are no heartbeat topics"),
+    ("connection.validation.timeout.ms", "links have their own limits"),
+)
+
+_REFUSED: tuple[tuple[str, str], ...] = (
+    ("column.include.list", _WHOLE_ROWS),
+    ("column.exclude.list", _WHOLE_ROWS),
+    ("message.key.columns", "keys are the tables' own in this version"),
+    ("message.prefix.include.list", "messages are not filtered in this version"),
+    ("message.prefix.exclude.list", "messages are not filtered in this version"),
+    ("datatype.propagate.source.type", "columns carry their source type always"),
+    ("column.propagate.source.type", "columns carry their source type always"),
+    ("heartbeat.action.query", "the slot moves on over an idle database without it"),
+    ("slot.stream.params", "the stream's options are fixed"),
+    ("database.initial.statements", "a session's settings are fixed"),
+    ("database.sslfactory", "it is a Java class"),
+    ("snapshot.mode.custom.name", "it is a Java class"),
+    ("snapshot.query.mode", _FENCED),
+    ("snapshot.query.mode.custom.name", "it is a Java class"),
+    ("snapshot.locking.mode.custom.name", "it is a Java class"),
+    ("snapshot.custom.class", "it is a Java class"),
+    ("snapshot.include.collection.list", "every selected table is copied"),
+    ("snapshot.select.statement.overrides", _WHOLE_ROWS),
+    ("snapshot.lock.timeout", "see snapshot.lock.timeout.ms"),
+    ("snapshot.tables.order.by.row.count", _FENCED),
+    ("snapshot.mode.configuration.based.snapshot.data", _FENCED),
+    ("snapshot.mode.configuration.based.snapshot.schema", _FENCED),
+    ("snapshot.mode.configuration.based.start.stream", _FENCED),
+    ("snapshot.mode.configuration.based.snapshot.on.schema.error", _FENCED),
+    ("snapshot.mode.configuration.based.snapshot.on.data.error", _FENCED),
+    ("incremental.snapshot.chunk.size", "see snapshot.fetch.size"),
+    ("incremental.snapshot.watermarking.strategy", _FENCED),
+    ("incremental.snapshot.allow.schema.changes", _FENCED),
+    ("signal.data.collection", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.enabled.channels", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.poll.interval.ms", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.kafka.topic", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.kafka.bootstrap.servers", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.file", "signals travel as messages in the log: cdc table backfill"),
+    ("notification.enabled.channels", "see cdc connector status"),
+    ("notification.sink.topic.name", "see cdc connector status"),
+    ("converters", "it is a Java class"),
+    ("post.processors", "it is a Java class"),
+    ("custom.metric.tags", "metrics have their own labels"),
+    ("topic.naming.strategy", "it is a Java class"),
+    ("topic.heartbeat.prefix", "there are no heartbeat topics"),
+    ("topic.transaction", "its name is <topic.prefix>.transaction"),
+    ("topic.cache.size", "there is no such cache"),
+    ("transaction.metadata.factory", "it is a Java class"),
+    ("sourceinfo.struct.maker", "it is a Java class"),
+    ("openlineage.integration.enabled", "it is not offered"),
+    ("executor.shutdown.timeout.ms", "there is no executor"),
+    ("guardrail.collections.max", "it is not offered"),
+    ("guardrail.collections.limit.action", "it is not offered"),
+)
+
+FOREIGN: tuple[Setting, ...] = (
+    *(
+        Setting(name, f"Only {value!r}: {reason}.", only(value, reason))
+        for name, value, reason in _ONLY
+    ),
+    *(Setting(name, f"Accepted without effect: {reason}.") for name, reason in _HARMLESS),
+    *(Setting(name, "Not supported.", unsupported=reason) for name, reason in _REFUSED),
+)
+"""Accepted with the one value that changes nothing, accepted without effect, or refused with a reason."""
