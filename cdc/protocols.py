@@ -61,9 +61,11 @@ class Source(Protocol):
         """The LSN at which the history left ``timeline`` (an older one than the server's)."""
         ...
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Check settings, grants and tables, and make or extend the publication as configured.
 
+        True when the publication was made or extended: then a table's first chunk has to wait until every
+        transaction that was running meanwhile has ended (``snapshot``'s xmin has passed the xmax taken after this).
         Refuses (ConfigError) what could not be captured whole: wal_level, a table that is not there, one without a
         key, an identity that does not carry the key.
         """
@@ -113,6 +115,10 @@ class Source(Protocol):
 
         Ours are those whose application_name begins with ``cdc/``; none open: ``readers_xmin`` is ``snapshot.xmax``.
         """
+        ...
+
+    def waiting_for(self, xid: int) -> str:
+        """Who keeps ``snapshot``'s xmin from passing ``xid``: pid, age and application of the oldest; empty when none."""
         ...
 
     def emit(self, prefix: str, content: bytes) -> int:
