@@ -1,0 +1,365 @@
+"""Events to records: the envelope put around rows, with tombstones, BEGIN and END.
+
+A value is a concatenation: see ``cdc.avro.source_bytes`` for its constant parts. fastavro is the reference that the
+tests hold this to.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from cdc import __version__
+from cdc.avro.framing import frame
+from cdc.avro.names import collection_name, topic_characters
+from cdc.avro.packaged import packaged_schema, schema_text
+from cdc.avro.row_schema import key_schema, message_schema, value_schema
+from cdc.avro.source_bytes import LOW_DIGITS, TransactionBytes, optional_long, times
+from cdc.avro.watermark import encode_watermark
+from cdc.avro_binary import (
+    END_OF_BLOCKS,
+    HEADS,
+    LONGS,
+    NULL,
+    PRESENT,
+    SMALL,
+    bytes_bytes,
+    long_bytes,
+    string_bytes,
+)
+from cdc.errors import Refused
+from cdc.event import Change, Message, Record, Truncate
+from cdc.fence import Watermark
+from cdc.position import TransactionId
+from cdc.protocols import SchemaRegistry
+from cdc.table import Table, TableId
+
+UNCHANGED_HEADER = "cdc.unchanged"
+NEW_KEY_HEADER = "__debezium.newkey"
+OLD_KEY_HEADER = "__debezium.oldkey"
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class _TableTopic:
+    """A row schema as registered for its topic. ``between`` belongs to the transaction ``shared``."""
+
+    def __init__(self, table: Table, topic: str, collection: str, ids: tuple[int | None, int]):
+        key_id, value_id = ids
+        self.id = table.id
+        self.topic = topic
+        self.collection = collection
+        self.key_frame = frame(key_id) if key_id is not None else b""
+        value_frame = frame(value_id)
+        self.only_before = value_frame + PRESENT
+        self.only_after = value_frame + NULL + PRESENT
+        self.neither = value_frame + NULL + NULL
+        self.between = b""
+        self.shared: TransactionBytes | None = None
+
+
+class EventEncoder:
+    """See ``cdc.protocols.EventEncoder``. Not thread-safe.
+
+    ``partition`` gives the partition for a topic and a framed key (None: a table without one), ``partitions`` the
+    count of a topic's partitions; ``clock`` gives nanoseconds since 1970, read once a call, for ``ts_ms`` and its like.
+    After an error a call can be repeated: what it was to send is not counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        database: str,
+        generation: int,
+        registry: SchemaRegistry,
+        partition: Callable[[str, bytes | None], int],
+        partitions: Callable[[str], int],
+        version: str = __version__,
+        connector: str = "postgresql",
+        clock: Callable[[], int] = time.time_ns,
+        tombstones: bool = True,
+    ) -> None:
+        self._prefix = topic_characters(prefix)
+        self._constants = (version, connector, prefix, database)
+        self._generation = generation
+        self._registry = registry
+        self._partition = partition
+        self._partitions = partitions
+        self._connector = connector
+        self._clock = clock
+        self._tombstones = tombstones
+        self._tables: dict[Table, _TableTopic] = {}
+        self._topic_of: dict[str, TableId] = {}
+        self._frames: dict[str, bytes] = {}
+        self._previous_commit: int | None = None
+        self._xid = 0
+        self._commit_lsn: int | None = None
+        self._commit_us = 0
+        self._shared: TransactionBytes | None = None
+        self._sent: dict[str, int] = {}
+        self._begun = False
+
+    # --- transactions ----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        xid: int,
+        commit_lsn: int,
+        commit_us: int,
+        snapshot: Literal["false", "incremental"] = "false",
+    ) -> None:
+        """The events that follow belong to this transaction."""
+        self._xid, self._commit_lsn, self._commit_us = xid, commit_lsn, commit_us
+        self._shared = TransactionBytes(
+            self._constants,
+            TransactionId(xid, commit_lsn),
+            commit_us,
+            snapshot,
+            self._previous_commit,
+            self._generation,
+        )
+        self._sent = {}
+        self._begun = False
+
+    def end(self) -> list[Record]:
+        """END with the counts; nothing at all for a transaction that sent nothing."""
+        records = []
+        if self._begun:
+            records.append(self._mark("END", self._sent))
+        if self._xid:
+            self._previous_commit = self._commit_lsn
+        self._shared = None
+        self._commit_lsn = None
+        return records
+
+    def _begin_record(self) -> list[Record]:
+        if self._begun:
+            return []
+        return [self._mark("BEGIN", None)]
+
+    def _mark(self, status: str, counts: dict[str, int] | None) -> Record:
+        topic = f"{self._prefix}.transaction"
+        transaction_id = string_bytes(self._transaction().id)
+        if counts is None:
+            body = NULL + NULL
+        else:
+            body = PRESENT + long_bytes(sum(counts.values())) + PRESENT
+            if counts:
+                body += long_bytes(len(counts)) + b"".join(
+                    PRESENT + string_bytes(collection) + long_bytes(count)
+                    for collection, count in counts.items()
+                )
+            body += END_OF_BLOCKS
+        return Record(
+            topic,
+            0,
+            self._frame(f"{topic}-key", "transaction_key") + transaction_id,
+            self._frame(f"{topic}-value", "transaction_value")
+            + string_bytes(status)
+            + transaction_id
+            + body
+            + long_bytes(self._commit_us // 1000),
+        )
+
+    def _transaction(self) -> TransactionBytes:
+        if self._shared is None:
+            raise ValueError("an event outside any transaction: begin() comes first")
+        return self._shared
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def changes(self, changes: Sequence[Change]) -> list[Record]:
+        """Records in order; a delete is followed by its tombstone. The first of a transaction brings BEGIN along."""
+        if not changes:
+            return []
+        records = self._begin_record()
+        sent = dict(self._sent)
+        self._encode(changes, records, sent)
+        self._sent = sent
+        self._begun = True
+        return records
+
+    def _encode(
+        self, changes: Sequence[Change], records: list[Record], sent_to: dict[str, int]
+    ) -> None:
+        shared = self._transaction()
+        partition_of = self._partition
+        tombstones = self._tombstones
+        append = records.append
+        join = b"".join
+        new = tuple.__new__
+        written_at = times(self._clock())
+        ends = {op: b"\x02" + op.encode() + written_at for op in "rcud"}
+        table: Table | None = None
+        collection = topic = ""
+        key_frame = only_before = only_after = between = b""
+        sent = 0
+        digits_of = bits_of = -1
+        head = tail = b""
+        for change_table, op, lsn, total_order, key, before, after, unchanged, other_key in changes:
+            if change_table is not table:
+                if table is not None:
+                    sent_to[collection] = sent
+                target = self._table_topic(change_table, shared)
+                table = change_table
+                collection, topic = target.collection, target.topic
+                key_frame, between = target.key_frame, target.between
+                only_before, only_after = target.only_before, target.only_after
+                sent = sent_to.get(collection, 0)
+            sent += 1
+            framed_key = None if key is None else key_frame + key
+            if before is None:
+                rows = only_after + after if after is not None else _no_image(change_table, op)
+            elif after is None:
+                rows = only_before + before + b"\x00"
+            else:
+                rows = only_before + before + b"\x02" + after
+            if lsn < 10_000:
+                head, tail = shared.around_small_lsn(lsn)
+                digits_of = bits_of = -1
+                digits = bits = b""
+            else:
+                if lsn // 10_000 != digits_of:
+                    digits_of = lsn // 10_000
+                    head = shared.before_digits(lsn)
+                if lsn >> 13 != bits_of:
+                    bits_of = lsn >> 13
+                    tail = shared.after_bits(lsn)
+                digits = LOW_DIGITS[lsn % 10_000]
+                bits = HEADS[lsn << 1 & 16383]
+            value = join(
+                (
+                    rows,
+                    head,
+                    digits,
+                    between,
+                    bits,
+                    tail,
+                    LONGS[total_order] if total_order < SMALL else long_bytes(total_order),
+                    LONGS[sent] if sent < SMALL else long_bytes(sent),
+                    ends[op],
+                )
+            )
+            partition = partition_of(topic, framed_key)
+            headers: Headers = ()
+            if unchanged or other_key is not None:
+                headers = _headers(op, unchanged, other_key, key_frame)
+            append(new(Record, (topic, partition, framed_key, value, headers, -1)))
+            if after is None and tombstones and framed_key is not None:
+                append(new(Record, (topic, partition, framed_key, None, headers, -1)))
+        sent_to[collection] = sent
+
+    def truncate(self, truncate: Truncate) -> list[Record]:
+        """The same event for every partition of the table's topic, under one position, counted once."""
+        records = self._begin_record()
+        shared = self._transaction()
+        topic = self._table_topic(truncate.table, shared)
+        sent = self._sent.get(topic.collection, 0) + 1
+        value = (
+            topic.neither
+            + shared.source(truncate.table.id, truncate.lsn)
+            + PRESENT
+            + string_bytes(shared.id)
+            + long_bytes(truncate.total_order)
+            + long_bytes(sent)
+            + string_bytes("t")
+            + times(self._clock())
+        )
+        records += [
+            Record(topic.topic, partition, None, value)
+            for partition in range(self._partitions(topic.topic))
+        ]
+        self._sent[topic.collection] = sent
+        self._begun = True
+        return records
+
+    def message(self, message: Message) -> list[Record]:
+        """A logical message of somebody's own, for ``<prefix>.message``; never counted, brings no BEGIN along."""
+        topic = f"{self._prefix}.message"
+        now = self._clock()
+        shared = self._shared
+        if shared is None or not message.transactional:
+            shared = TransactionBytes(
+                self._constants,
+                TransactionId(0, message.lsn),
+                now // 1000,
+                "false",
+                self._previous_commit,
+                self._generation,
+            )
+        prefix = PRESENT + string_bytes(message.prefix)
+        key = self._frame(f"{topic}-key", "message_key") + prefix
+        value = (
+            self._frame(f"{topic}-value", None)
+            + string_bytes("m")
+            + optional_long(now // 1_000_000)
+            + shared.source(None, message.lsn)
+            + prefix
+            + PRESENT
+            + bytes_bytes(message.content)
+        )
+        return [Record(topic, self._partition(topic, key), key, value)]
+
+    def watermark(self, watermark: Watermark) -> Record:
+        """For ``<prefix>.watermark``; stands outside transactions."""
+        topic = f"{self._prefix}.watermark"
+        value = self._frame(f"{topic}-value", "watermark") + encode_watermark(watermark)
+        return Record(topic, 0, None, value)
+
+    # --- schemas ---------------------------------------------------------------------------------------------
+
+    def _table_topic(self, table: Table, shared: TransactionBytes) -> _TableTopic:
+        topic = self._tables.get(table)
+        if topic is None:
+            topic = self._tables[table] = self._register(table)
+        if topic.shared is not shared:
+            topic.shared = shared
+            topic.between = shared.between(table.id)
+        return topic
+
+    def _register(self, table: Table) -> _TableTopic:
+        collection = collection_name(table.id)
+        topic = f"{self._prefix}.{collection}"
+        owner = self._topic_of.setdefault(topic, table.id)
+        if owner != table.id:
+            raise Refused(
+                f"tables {owner} and {table.id} would share the topic {topic}",
+                "capture only one of them under this topic.prefix",
+            )
+        key_id = None
+        if table.key:
+            key_id = self._registry.register(f"{topic}-key", key_schema(topic, table))
+        value_id = self._registry.register(
+            f"{topic}-value", value_schema(topic, table, self._connector)
+        )
+        return _TableTopic(table, topic, str(table.id), (key_id, value_id))
+
+    def _frame(self, subject: str, packaged: str | None) -> bytes:
+        known = self._frames.get(subject)
+        if known is None:
+            text = (
+                schema_text(packaged_schema(packaged))
+                if packaged
+                else message_schema(self._connector)
+            )
+            known = self._frames[subject] = frame(self._registry.register(subject, text))
+        return known
+
+
+def _no_image(table: Table, op: str) -> bytes:
+    raise ValueError(f"a change {op!r} of {table.id} without before and after")
+
+
+def _headers(
+    op: str, unchanged: tuple[str, ...], other_key: bytes | None, key_frame: bytes
+) -> Headers:
+    headers: list[tuple[str, bytes]] = []
+    if unchanged:
+        headers.append((UNCHANGED_HEADER, json.dumps(unchanged, ensure_ascii=False).encode()))
+    if other_key is not None:
+        name = NEW_KEY_HEADER if op == "d" else OLD_KEY_HEADER
+        headers.append((name, key_frame + other_key))
+    return tuple(headers)
