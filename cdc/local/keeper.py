@@ -106,7 +106,7 @@ class Keeper:
 
     def _remember(self) -> None:
         own = Process.of(os.getpid())
-        assert own is not None  # noqa: S101 - we are running
+        assert own is not None
         servers = {name: kept for name, (_, kept) in self._servers.items()}
         self._directory.write_processes(Processes(own, self._owner, servers))
 

@@ -32,7 +32,7 @@ class Keeping:
         """Start a keeper that this process owns: it ends, with all its servers, when we do."""
         log = directory.log("keeper")
         own = Process.of(os.getpid())
-        assert own is not None  # noqa: S101 - we are running
+        assert own is not None
         pid = os.posix_spawn(
             sys.executable,
             [
