@@ -46,7 +46,7 @@ class SourceCheckpoint:
     ``state`` is ``creating`` between the intent to make a slot and the slot's first use: a slot found then is ours
     and holds nothing yet.
     ``partitions`` pins each topic's partition count, so that a key never changes its partition unnoticed.
-    ``unseen`` holds 64-bit xids that were decoded while the source did not show them as committed yet.
+    ``unseen`` holds 64-bit xids, as intervals with both ends, that were decoded while the source did not show them as committed yet.
     ``floor`` is the lowest xid that a read may find running: the source's next xid when the slot was made or the
     publication grew. Older transactions may hold rows that the slot never delivers.
     ``signals`` are those taken from the log and not finished.
@@ -60,7 +60,7 @@ class SourceCheckpoint:
     partitions: Mapping[str, int] = field(default_factory=dict)
     backfills: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
     signals: tuple[Signal, ...] = ()
-    unseen: frozenset[int] = frozenset()
+    unseen: tuple[tuple[int, int], ...] = ()
     floor: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class SourceCheckpoint:
                 for table, progress in self.backfills.items()
             ],
             "signals": [signal.to_json() for signal in self.signals],
-            "unseen": sorted(self.unseen),
+            "unseen": [list(interval) for interval in self.unseen],
             "floor": self.floor,
         }
 
@@ -113,7 +113,7 @@ class SourceCheckpoint:
                     for entry in raw["backfills"]
                 },
                 signals=tuple(Signal.from_json(signal) for signal in raw["signals"]),
-                unseen=frozenset(raw["unseen"]),
+                unseen=tuple((first, last) for first, last in raw["unseen"]),
                 floor=raw["floor"],
             )
         except (KeyError, TypeError) as error:

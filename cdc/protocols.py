@@ -177,6 +177,12 @@ class EventEncoder(Protocol):
     The partition of each record is chosen here, by the function that the encoder was made with.
     """
 
+    transaction_topic: str
+
+    def topic(self, table: TableId) -> str:
+        """The name of the table's topic."""
+        ...
+
     def begin(
         self,
         xid: int,

@@ -158,7 +158,7 @@ class Backfill:
             return self._void(fence, lsn, judgement.void)
         if flight.signal is None:
             return self._admit_range(flight, flight.rows, judgement, fence, lsn)
-        return self._admit_keys(flight, flight.rows, flight.signal, judgement, fence, lsn)
+        return self._admit_keys(flight, flight.rows, flight.signal, judgement, lsn)
 
     # --- reads -----------------------------------------------------------------------------------------------
 
@@ -246,7 +246,16 @@ class Backfill:
             # The key stays at the last range's start until the copy is done: a restart reads that range again.
             progress = replace(progress, after=flight.job.after)
         done = read.last is None and not self._rereads_of(table)
-        return self._finish(table, progress, changes, done, fence.id, lsn, again, frozenset())
+        return self._finish(
+            table,
+            progress,
+            changes,
+            done=done,
+            name=fence.id,
+            lsn=lsn,
+            again=again,
+            finished=frozenset(),
+        )
 
     def _admit_keys(
         self,
@@ -254,7 +263,6 @@ class Backfill:
         read: Rows,
         signal: Signal,
         judgement: Judgement,
-        fence: Fence,
         lsn: int,
     ) -> Admission:
         table = flight.job.table
@@ -272,11 +280,11 @@ class Backfill:
             table,
             self._progress.get(table),
             changes,
-            done,
-            signal.id,
-            lsn,
-            again,
-            frozenset({signal.id}),
+            done=done,
+            name=signal.id,
+            lsn=lsn,
+            again=again,
+            finished=frozenset({signal.id}),
         )
 
     def _finish(
@@ -284,6 +292,7 @@ class Backfill:
         table: TableId,
         progress: BackfillProgress | None,
         changes: list[Change],
+        *,
         done: bool,
         name: str,
         lsn: int,

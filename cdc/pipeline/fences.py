@@ -3,7 +3,8 @@
 Pure bookkeeping over what capture decodes. PostgreSQL makes commits visible in an order that differs from the log's:
 a transaction may be decoded while no snapshot shows it yet, for microseconds, or for as long as a synchronous standby
 is away. So every decoded transaction is remembered until it is *settled*: until no fence to come can carry a snapshot
-that misses it (`cdc.protocols.Horizon`). Forgetting goes by that alone, never by count or by age.
+that misses it (`cdc.protocols.Horizon`). Forgetting goes by that alone. Behind the newest few thousand only the xids
+are kept: a fence that misses one of those is void, whatever it touched.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from dataclasses import dataclass, field
 
 from cdc.event import Change
 from cdc.fence import Fence, Snapshot
+from cdc.pipeline.xids import XidSet
 from cdc.protocols import Horizon
 from cdc.table import TableId
+
+_KEPT_WHOLE = 10_000
+_MOST_KEYS = 100_000
 
 
 @dataclass(slots=True)
 class _Decoded:
-    """A decoded transaction that is not settled. ``tables`` of None: it may have touched any."""
+    """A decoded transaction that is not settled: which tables it touched, and which keys of watched ones.
 
-    commit_lsn: int
-    tables: set[TableId] | None
+    ``keys_from`` is its commit LSN; or 0 once its keys were too many to remember.
+    """
+
+    keys_from: int
+    tables: set[TableId] = field(default_factory=set)
     keys: dict[TableId, dict[bytes, bool]] = field(default_factory=dict)
 
 
@@ -43,32 +51,34 @@ class Judgement:
 class FenceJudge:
     """Judges the fences that capture meets.
 
-    ``snapshot`` is any recent one of the source (32-bit xids are lifted near it); ``unseen`` are xids that an earlier
-    capture decoded and had not settled; ``floor`` see `cdc.checkpoint.SourceCheckpoint`.
+    ``snapshot`` is any recent one of the source (32-bit xids are lifted near it); ``unseen`` are intervals of xids
+    that an earlier capture decoded and had not settled; ``floor`` see `cdc.checkpoint.SourceCheckpoint`.
     """
 
-    def __init__(self, snapshot: Snapshot, unseen: Iterable[int] = (), floor: int = 0) -> None:
+    def __init__(
+        self, snapshot: Snapshot, unseen: Iterable[tuple[int, int]] = (), floor: int = 0
+    ) -> None:
         self._snapshot = snapshot
         self._floor = floor
-        self._decoded: dict[int, _Decoded] = {xid: _Decoded(0, None) for xid in unseen}
-        self._current = _Decoded(0, set())
+        self._old = XidSet()
+        self._old.add_intervals(unseen)
+        self._decoded: dict[int, _Decoded] = {}
+        self._current = _Decoded(0)
+        self._current_lsn = 0
         self._watched: dict[TableId, int] = {}
         self._horizons: deque[Horizon] = deque()
 
     @property
-    def unseen(self) -> frozenset[int]:
-        """The 64-bit xids of all decoded transactions that are not settled."""
-        return frozenset(self._decoded)
+    def unseen(self) -> tuple[tuple[int, int], ...]:
+        """The 64-bit xids of all decoded transactions that are not settled, as intervals."""
+        everything = XidSet(self._decoded)
+        everything.add_intervals(self._old.intervals())
+        return tuple(everything.intervals())
 
     @property
     def floor(self) -> int:
         """The lowest xid that a valid fence's snapshot may show as running."""
         return self._floor
-
-    def raise_floor(self, snapshot: Snapshot) -> None:
-        """The slot was made or the publication grew before ``snapshot``: older transactions must end first."""
-        self._floor = max(self._floor, snapshot.xmax)
-        self._snapshot = snapshot
 
     def watch(self, table: TableId) -> int:
         """Remember the keys that transactions touch in ``table`` from here on: a read of it is coming.
@@ -76,7 +86,7 @@ class FenceJudge:
         Returns the LSN from which on every transaction's keys are known, for `judge`.
         """
         self._watched[table] = self._watched.get(table, 0) + 1
-        return self._current.commit_lsn + 1
+        return self._current_lsn + 1
 
     def unwatch(self, table: TableId) -> None:
         """The read is over. Every ``watch`` has one."""
@@ -86,23 +96,33 @@ class FenceJudge:
 
     def begin(self, xid32: int, commit_lsn: int) -> None:
         """The following changes belong to this transaction."""
-        self._current = _Decoded(commit_lsn, set())
+        self._current = _Decoded(commit_lsn)
+        self._current_lsn = commit_lsn
         self._decoded[self._snapshot.lift(xid32)] = self._current
+        if len(self._decoded) >= 2 * _KEPT_WHOLE:
+            oldest = list(self._decoded)[:_KEPT_WHOLE]
+            self._old.add(oldest)
+            for xid in oldest:
+                del self._decoded[xid]
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Changes of the current transaction, in order."""
-        current = self._current
-        assert current.tables is not None
-        current.tables.update({change.table.id for change in changes})
-        if self._watched and not self._watched.keys().isdisjoint(current.tables):
-            for change in changes:
-                if change.table.id in self._watched and change.key is not None:
-                    keys = current.keys.setdefault(change.table.id, {})
-                    keys[change.key] = keys.get(change.key, False) or not change.unchanged
+        tables = {change.table.id for change in changes}
+        self._current.tables |= tables
+        for table in tables & self._watched.keys():
+            self._touched(table, changes)
+
+    def _touched(self, table: TableId, changes: Sequence[Change]) -> None:
+        keys = self._current.keys.setdefault(table, {})
+        for change in changes:
+            if change.table.id == table and change.key is not None:
+                keys[change.key] = keys.get(change.key, False) or not change.unchanged
+        if len(keys) > _MOST_KEYS:
+            keys.clear()
+            self._current.keys_from = 0
 
     def truncated(self, table: TableId) -> None:
         """The current transaction emptied ``table``."""
-        assert self._current.tables is not None
         self._current.tables.add(table)
 
     def settle(self, horizon: Horizon) -> None:
@@ -118,6 +138,9 @@ class FenceJudge:
         if newest is not None:
             for xid in [xid for xid in self._decoded if newest.settled(xid)]:
                 del self._decoded[xid]
+            below = min(newest.readers_xmin, newest.snapshot.xmin)
+            self._old.discard_below(below)
+            self._old.discard_if(newest.settled, newest.snapshot.xmax)
 
     def judge(self, fence: Fence, read_from: int | None = None) -> Judgement:
         """Whether ``fence``, just met, ties its read to this place in the log.
@@ -129,19 +152,23 @@ class FenceJudge:
         snapshot = fence.snapshot
         if snapshot.xmin < self._floor:
             return Judgement(
-                f"transaction {snapshot.xmin} began before the slot delivered its table, and is still running"
+                f"transaction {snapshot.xmin} began before the slot delivered its table, and was still running"
             )
         if fence.table is None:
             return Judgement()
+        if (old := self._old.not_seen(snapshot)) is not None:
+            return _limbo(old)
         low = fence.low if read_from is None else read_from
         touched: dict[bytes, bool] = {}
         for xid, decoded in self._decoded.items():
-            if snapshot.sees(xid):
+            if fence.table not in decoded.tables or snapshot.sees(xid):
                 continue
-            if decoded.tables is not None and fence.table not in decoded.tables:
-                continue
-            if decoded.tables is None or decoded.commit_lsn < low:
-                return Judgement(f"transaction {xid} is in the log but was not visible to the read")
+            if decoded.keys_from < low:
+                return _limbo(xid)
             for key, whole in decoded.keys.get(fence.table, {}).items():
                 touched[key] = touched.get(key, False) or whole
         return Judgement(touched=touched)
+
+
+def _limbo(xid: int) -> Judgement:
+    return Judgement(f"transaction {xid} is in the log but was not visible to the read")

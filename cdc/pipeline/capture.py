@@ -1,0 +1,309 @@
+"""From the source's log to the topics: one loop, one producer, in log order.
+
+    log -> items -> records -> topics        (changes, BEGIN/END)
+    fence met -> rows read before it enter -> once acknowledged, its watermark
+    acknowledged -> checkpoint -> the source may forget
+
+A failure anywhere ends the loop with an error; whoever runs it starts anew from the checkpoint, and what was sent behind
+the checkpoint is sent again under the same positions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from cdc.checkpoint import SourceCheckpoint
+from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
+from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
+from cdc.pipeline.backfill import Admission, Backfill
+from cdc.pipeline.fences import FenceJudge
+from cdc.pipeline.reading import Readers
+from cdc.pipeline.source_progress import SourceProgress, Step
+from cdc.position import TopicPartition
+from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
+
+log = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+_PATIENCE = 0.1
+_PATIENCE_WHEN_BUSY = 0.005
+_DRAIN_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class CaptureStatistics:
+    """Counters since the start, for status and benchmarks."""
+
+    events: int = 0
+    transactions: int = 0
+    backfilled: int = 0
+    lsn: int = 0
+    commit_us: int = 0
+
+
+class Capture:
+    """One source's capture, from ``checkpoint`` on. `run` returns when told to stop, everything stored.
+
+    ``partitions`` gives a topic's partition count, making the topic where it is missing; ``pinned`` tells all counts
+    that were given. The source is started here; its owner closes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        connector: str,
+        prefix: str,
+        source: Source,
+        encoder: EventEncoder,
+        writer: TopicWriter,
+        checkpoints: CheckpointTopic,
+        checkpoint: SourceCheckpoint,
+        readers: Readers,
+        partitions: Callable[[str], int],
+        pinned: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._connector = connector
+        self._prefix = prefix
+        self._source = source
+        self._encoder = encoder
+        self._writer = writer
+        self._checkpoints = checkpoints
+        self._partitions = partitions
+        self._pinned = pinned
+        self._readers = readers
+        self._generation = checkpoint.generation
+        self._progress = SourceProgress(checkpoint)
+        self._judge = FenceJudge(source.snapshot(), checkpoint.unseen, checkpoint.floor)
+        self._backfill = Backfill(
+            readers,
+            self._judge,
+            checkpoint.generation,
+            checkpoint.backfills,
+            checkpoint.signals,
+            self._old_transactions_ended,
+        )
+        self._outstanding = 0
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-checkpoint")
+        self._saving: Future[None] | None = None
+        self._saved = checkpoint
+        self._save_due = 0.0
+        self._look_due = 0.0
+        self._floor_passed = -1
+        self.statistics = CaptureStatistics()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Capture until ``stop`` says so. What was sent is acknowledged, stored and confirmed on return."""
+        try:
+            self._open_copies()
+            self._source.start(self._saved.lsn)
+            while not stop():
+                self._turn()
+            self._drain()
+        finally:
+            self._saver.shutdown(wait=True, cancel_futures=True)
+            self._readers.close()
+
+    def _turn(self) -> None:
+        busy = self._outstanding or self._backfill.busy
+        patience = _PATIENCE_WHEN_BUSY if busy else _PATIENCE
+        self._take(self._source.read(patience))
+        self._backfill.step()
+        self._acknowledge()
+        self._save()
+        self._look()
+
+    # --- from the log to the topics --------------------------------------------------------------------------
+
+    def _take(self, items: Sequence[Item]) -> None:
+        run: list[Change] = []
+        for item in items:
+            if type(item) is Change:
+                run.append(item)
+                continue
+            if run:
+                self._changes(run)
+                run = []
+            match item:
+                case Begin():
+                    self._encoder.begin(item.xid, item.commit_lsn, item.commit_us)
+                    self._judge.begin(item.xid, item.commit_lsn)
+                    self.statistics.commit_us = item.commit_us
+                case Commit():
+                    self._writer.write(self._encoder.end())
+                    self._mark(Step(item.end_lsn, item.commit_lsn, settled=True))
+                    self._judge.reached(item.end_lsn)
+                    self.statistics.transactions += 1
+                case Truncate():
+                    self._judge.truncated(item.table.id)
+                    self._writer.write(self._encoder.truncate(item))
+                case Message():
+                    self._message(item)
+                case Progress():
+                    self._mark(Step(item.lsn, settled=True))
+                    self._judge.reached(item.lsn)
+        if run:
+            self._changes(run)
+
+    def _changes(self, changes: list[Change]) -> None:
+        self._judge.changed(changes)
+        self._writer.write(self._encoder.changes(changes))
+        self.statistics.events += len(changes)
+        for change in changes:
+            if change.unchanged and change.other_key is not None and change.key is not None:
+                self._read_moved_row(change, change.key)
+
+    def _read_moved_row(self, change: Change, key: bytes) -> None:
+        """A row got a new key and the log does not carry it whole: it is read again under a fence."""
+        name = f"moved-{change.lsn}-{change.total_order}"
+        signal = Signal(name, "repair", self._prefix, change.table.id, (key,))
+        parts = self._backfill.take(signal)
+        self._mark(Step(self._progress.checkpoint.lsn, new_signals=parts, settled=True))
+
+    def _message(self, message: Message) -> None:
+        if message.prefix == FENCE_PREFIX:
+            fence = Fence.from_message(message.content)
+            if fence.source == self._prefix:
+                self._fence(fence, message.lsn)
+        elif message.prefix == SIGNAL_PREFIX:
+            signal = Signal.from_message(message.content)
+            if signal.source == self._prefix:
+                self._signal(signal, message.lsn)
+        else:
+            self._writer.write(self._encoder.message(message))
+
+    # --- fences and signals ----------------------------------------------------------------------------------
+
+    def _fence(self, fence: Fence, lsn: int) -> None:
+        if fence.kind in ("backfill", "repair"):
+            self._admit(self._backfill.at_fence(fence, lsn))
+        else:
+            void = self._judge.judge(fence).void
+            mark = Watermark(
+                fence.id, fence.kind, fence.table, self._generation, lsn, {}, void=void
+            )
+            self._mark(Step(lsn, watermark=mark))
+        self._judge.reached(lsn)
+
+    def _signal(self, signal: Signal, lsn: int) -> None:
+        if signal.type == "backfill":
+            self._admit(self._backfill.open(signal.table, lsn, signal.id))
+        else:
+            self._mark(Step(lsn, new_signals=self._backfill.take(signal), settled=True))
+
+    def _admit(self, admission: Admission) -> None:
+        """Rows of a fence are a transaction of their own, just below the fence."""
+        mark = admission.watermark
+        if admission.changes:
+            self._encoder.begin(0, mark.lsn - 1, time.time_ns() // 1000, "incremental")
+            self._writer.write(self._encoder.changes(admission.changes))
+            self._writer.write(self._encoder.end())
+            self.statistics.backfilled += len(admission.changes)
+        if mark.phase in ("open", "final"):
+            log.info("backfill of %s: %s", mark.table, "begins" if mark.phase == "open" else "done")
+        self._mark(
+            Step(
+                mark.lsn,
+                watermark=mark,
+                progress=admission.progress,
+                new_signals=admission.new_signals,
+                finished=admission.finished,
+            )
+        )
+
+    def _open_copies(self) -> None:
+        """Tables that wait for their first copy: what the log brings from here on belongs to a copy under way."""
+        for table, entry in self._saved.backfills.items():
+            if entry.state == "waiting":
+                self._admit(self._backfill.open(table, self._saved.lsn))
+
+    def _old_transactions_ended(self) -> bool:
+        """Whether transactions that may hold rows which the slot never delivers have all ended."""
+        floor = self._judge.floor
+        if self._floor_passed < floor and self._source.snapshot().xmin >= floor:
+            self._floor_passed = floor
+        return self._floor_passed >= floor
+
+    # --- acknowledgements, watermarks, checkpoints -----------------------------------------------------------
+
+    def _mark(self, step: Step) -> None:
+        self._writer.mark(step)
+        self._outstanding += 1
+        self.statistics.lsn = max(self.statistics.lsn, step.lsn)
+
+    def _acknowledge(self) -> None:
+        for mark in self._writer.durable():
+            self._outstanding -= 1
+            if isinstance(mark, Step):
+                self._progress.acknowledged(mark)
+                if mark.watermark is not None:
+                    self._publish(mark, mark.watermark)
+            elif isinstance(mark, _Published):
+                mark.step.settled = True
+        self._progress.advance()
+
+    def _publish(self, step: Step, watermark: Watermark) -> None:
+        """Everything before the fence is acknowledged: say up to where a consumer must read to have passed it."""
+        topics = [self._encoder.transaction_topic]
+        if watermark.table is not None:
+            topics.append(self._encoder.topic(watermark.table))
+        ends = {
+            (topic, number): self._writer.end_offset(TopicPartition(topic, number))
+            for topic in topics
+            for number in range(self._partitions(topic))
+        }
+        self._writer.write([self._encoder.watermark(replace(watermark, ends=ends))])
+        self._writer.mark(_Published(step))
+        self._outstanding += 1
+
+    def _save(self) -> None:
+        """Store the checkpoint beside the loop; let the source forget what a stored checkpoint covers."""
+        if self._saving is not None and self._saving.done():
+            self._saved_now()
+        now = time.monotonic()
+        if self._saving is not None or now < self._save_due:
+            return
+        self._progress.pin(self._pinned())
+        self._progress.saw(self._judge.unseen, self._judge.floor)
+        checkpoint = self._progress.checkpoint
+        if checkpoint != self._saved:
+            self._saved = checkpoint
+            self._saving = self._saver.submit(self._checkpoints.save, self._connector, checkpoint)
+            self._save_due = now + _SAVE_SECONDS
+
+    def _saved_now(self) -> None:
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
+            self._source.confirm(self._saved.lsn)
+
+    def _look(self) -> None:
+        """Ask the source which transactions every reader sees by now, so that the judge may forget them."""
+        now = time.monotonic()
+        if now >= self._look_due and self._judge.unseen:
+            self._judge.settle(self._source.horizon())
+            self._look_due = now + _LOOK_SECONDS
+
+    def _drain(self) -> None:
+        """What was sent is acknowledged, watermarks too; then the checkpoint is stored and confirmed."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self._outstanding and time.monotonic() < deadline:
+            self._writer.flush(1.0)
+            self._source.keep_alive()
+            self._acknowledge()
+        self._saved_now()
+        self._save_due = 0.0
+        self._save()
+        self._saved_now()
+        self._source.keep_alive()
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """The watermark of this step stands before this mark."""
+
+    step: Step

@@ -1,0 +1,83 @@
+"""What of the log is on the topics for good, and the checkpoint that says so.
+
+Steps stand in log order. A step counts once every record before it is acknowledged and, where it is a fence, once its
+watermark is acknowledged as well; the checkpoint moves over the steps that count, and never over one that does not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cdc.checkpoint import BackfillProgress, SourceCheckpoint
+from cdc.fence import Signal, Watermark
+from cdc.table import TableId
+
+
+@dataclass(slots=True)
+class Step:
+    """A place in the log: a commit's end, a fence, a signal, or the server's word that nothing came.
+
+    ``commit_lsn`` is 0 where it is no commit. What a fence or signal changes in the checkpoint takes effect when the
+    checkpoint moves over it. ``settled`` is set when nothing more has to be acknowledged for it.
+    """
+
+    lsn: int
+    commit_lsn: int = 0
+    watermark: Watermark | None = None
+    progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
+    new_signals: tuple[Signal, ...] = ()
+    finished: frozenset[str] = frozenset()
+    settled: bool = False
+
+
+class SourceProgress:
+    """Collects steps in log order; `checkpoint` is the newest that may be stored."""
+
+    def __init__(self, checkpoint: SourceCheckpoint) -> None:
+        self._checkpoint = checkpoint
+        self._steps: deque[Step] = deque()
+
+    @property
+    def checkpoint(self) -> SourceCheckpoint:
+        """Everything that it says is durable on the topics."""
+        return self._checkpoint
+
+    def acknowledged(self, step: Step) -> None:
+        """Every record before the step is acknowledged; to be called in log order."""
+        self._steps.append(step)
+
+    def advance(self) -> None:
+        """Move the checkpoint over the steps that count."""
+        lsn = commit_lsn = 0
+        while self._steps and self._steps[0].settled:
+            step = self._steps.popleft()
+            lsn = step.lsn
+            commit_lsn = step.commit_lsn or commit_lsn
+            if step.progress or step.new_signals or step.finished:
+                self._take(step)
+        if lsn:
+            self._checkpoint = replace(
+                self._checkpoint,
+                lsn=max(lsn, self._checkpoint.lsn),
+                last_commit_lsn=max(commit_lsn, self._checkpoint.last_commit_lsn),
+            )
+
+    def pin(self, partitions: Mapping[str, int]) -> None:
+        """Topics came into use with these partition counts."""
+        self._checkpoint = replace(
+            self._checkpoint, partitions={**self._checkpoint.partitions, **partitions}
+        )
+
+    def saw(self, unseen: tuple[tuple[int, int], ...], floor: int) -> None:
+        """What the fence judge must know again after a restart."""
+        self._checkpoint = replace(self._checkpoint, unseen=unseen, floor=floor)
+
+    def _take(self, step: Step) -> None:
+        signals = {signal.id: signal for signal in self._checkpoint.signals + step.new_signals}
+        self._checkpoint = replace(
+            self._checkpoint,
+            backfills={**self._checkpoint.backfills, **step.progress},
+            signals=tuple(s for s in signals.values() if s.id not in step.finished),
+        )
