@@ -1,0 +1,127 @@
+"""What the source's catalog says of its tables: all SQL that asks it.
+
+Of a table in the log the catalog is a hint only: it tells today's NOT NULL, labels and primary key, not the row's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from cdc.errors import ConfigError
+from cdc.table import Identity, TableId
+from connectors.postgres.errors import translated
+from connectors.postgres.publication import published
+from connectors.postgres.relation import Relation, RelationColumn, identity_of
+
+_TABLES = """
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'p', c.relpersistence = 'u', c.relreplident::text,
+       coalesce(p.columns, '{}'), coalesce(i.columns, '{}')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN LATERAL (
+    SELECT array_agg(a.attname::text ORDER BY k.place) AS columns
+    FROM pg_index x
+    CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+    WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts
+) p ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(a.attname::text ORDER BY k.place) AS columns
+    FROM pg_index x
+    CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+    WHERE x.indrelid = c.oid AND k.place <= x.indnkeyatts
+      AND (c.relreplident = 'i' AND x.indisreplident
+           -- A deferrable primary key does not serve as an identity.
+           OR c.relreplident = 'd' AND x.indisprimary AND x.indimmediate)
+) i ON true
+WHERE c.relpersistence <> 't' AND c.relkind IN ('r', 'p')
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+
+_COLUMNS = """
+SELECT a.attname::text, a.atttypid::int8, a.atttypmod, a.attgenerated <> ''
+FROM pg_attribute a
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogTable:
+    """A table as the catalog has it now; ``identity_key`` is what the log carries of old rows (empty under FULL)."""
+
+    oid: int
+    id: TableId
+    partitioned: bool
+    unlogged: bool
+    identity: Identity
+    primary_key: tuple[str, ...]
+    identity_key: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns of the message key: the primary key where old images carry it, else the identity's index."""
+        if self.identity == "full" or set(self.primary_key) <= set(self.identity_key):
+            return self.primary_key or self.identity_key
+        return self.identity_key
+
+
+def tables(connection: psycopg.Connection[Any], *, via_root: bool) -> list[CatalogTable]:
+    """Every table that can be captured, by name.
+
+    A partitioned table stands for its partitions when changes are published through the root, and they for it
+    otherwise.
+    """
+    kinds = "AND NOT c.relispartition" if via_root else "AND c.relkind = 'r'"
+    with translated("listing the tables"):
+        rows = connection.execute(f"{_TABLES} {kinds} ORDER BY 2, 3").fetchall()  # type: ignore[arg-type, unused-ignore]
+    return [_table(row) for row in rows]
+
+
+def table(connection: psycopg.Connection[Any], name: TableId) -> CatalogTable:
+    """One table; ConfigError when there is none of this name."""
+    with translated(f"looking at {name}"):
+        row = connection.execute(
+            f"{_TABLES} AND n.nspname = %s AND c.relname = %s", tuple(name)
+        ).fetchone()
+    if row is None:
+        raise ConfigError(f"there is no table {name}", "create it, or take it out of the lists")
+    return _table(row)
+
+
+def relation(
+    connection: psycopg.Connection[Any], table: CatalogTable, publication: str
+) -> Relation:
+    """The table as the log would describe it now: the columns that the publication holds."""
+    with translated(f"looking at {table.id}"):
+        listed = published(connection, publication, table.id).columns
+        rows = connection.execute(_COLUMNS, (table.oid,)).fetchall()
+    return Relation(
+        table.oid,
+        table.id,
+        table.identity,
+        tuple(
+            RelationColumn(
+                name, oid, typmod, table.identity == "full" or name in table.identity_key
+            )
+            for name, oid, typmod, generated in rows
+            if (name in listed if listed is not None else not generated)
+        ),
+    )
+
+
+def _table(row: tuple[Any, ...]) -> CatalogTable:
+    oid, schema, name, partitioned, unlogged, identity, primary_key, identity_key = row
+    return CatalogTable(
+        oid,
+        TableId(schema, name),
+        partitioned,
+        unlogged,
+        identity_of(identity),
+        tuple(primary_key),
+        tuple(identity_key),
+    )

@@ -1,0 +1,157 @@
+"""The publication: which tables' changes the slot delivers. Made and extended as ``publication.autocreate.mode`` says.
+
+Nothing is ever taken out of a publication here: what is published and not selected is dropped by the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from cdc.errors import ConfigError
+from cdc.table import TableId
+from connectors.postgres.errors import translated
+from connectors.postgres.settings import SourceSettings
+
+_FIND = """
+SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
+FROM pg_publication WHERE pubname = %s
+"""
+
+_MEMBERS = "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s"
+
+_MEMBER_15 = """
+SELECT attnames::text[], rowfilter FROM pg_publication_tables
+WHERE pubname = %s AND schemaname = %s AND tablename = %s
+"""
+
+
+class Publication(NamedTuple):
+    """A publication as the catalog has it."""
+
+    all_tables: bool
+    insert: bool
+    update: bool
+    delete: bool
+    truncate: bool
+    via_root: bool
+
+
+class Published(NamedTuple):
+    """What of a table is published: these columns (None: all that are not generated), rows by this SQL condition."""
+
+    columns: tuple[str, ...] | None
+    row_filter: str | None
+
+
+def prepare(
+    connection: psycopg.Connection[Any], settings: SourceSettings, selected: Sequence[TableId]
+) -> bool:
+    """Make or extend the publication until it holds the selected tables; whether that changed it.
+
+    ConfigError when it may not be changed and lacks a table or an operation.
+    """
+    name = settings.publication
+    with translated(f"preparing publication {name}"):
+        present = find(connection, name)
+        if present is None:
+            return _create(connection, settings, selected)
+        _check(name, present, settings)
+        missing = sorted(set(selected) - members(connection, name))
+        if not missing:
+            return False
+        if settings.autocreate != "filtered" or present.all_tables:
+            raise ConfigError(
+                f"publication {name} does not hold {_listed(missing)}",
+                f"ALTER PUBLICATION {name} ADD TABLE ..., or set publication.autocreate.mode=filtered",
+            )
+        connection.execute(
+            sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(
+                sql.Identifier(name), _tables(missing)
+            )
+        )
+        return True
+
+
+def find(connection: psycopg.Connection[Any], name: str) -> Publication | None:
+    """The publication of this name, None when there is none."""
+    row = connection.execute(_FIND, (name,)).fetchone()
+    return Publication(*row) if row else None
+
+
+def members(connection: psycopg.Connection[Any], name: str) -> set[TableId]:
+    """The tables whose changes it delivers, under the names that the log gives them."""
+    return {TableId(*row) for row in connection.execute(_MEMBERS, (name,)).fetchall()}
+
+
+def published(connection: psycopg.Connection[Any], name: str, table: TableId) -> Published:
+    """Column list and row filter of one table; ConfigError when the publication lacks it."""
+    if connection.info.server_version < 150000:
+        if table not in members(connection, name):
+            raise _not_published(name, table)
+        return Published(None, None)
+    row = connection.execute(_MEMBER_15, (name, *table)).fetchone()
+    if row is None:
+        raise _not_published(name, table)
+    return Published(tuple(row[0]), row[1])
+
+
+def _create(
+    connection: psycopg.Connection[Any], settings: SourceSettings, selected: Sequence[TableId]
+) -> bool:
+    name = settings.publication
+    if settings.autocreate == "disabled":
+        raise ConfigError(
+            f"there is no publication {name}",
+            "create it, or set publication.autocreate.mode=filtered",
+        )
+    what = {
+        "all_tables": sql.SQL(" FOR ALL TABLES"),
+        "filtered": sql.SQL(" FOR TABLE ") + _tables(sorted(selected)),
+        "no_tables": sql.SQL(""),
+    }[settings.autocreate]
+    options = sql.SQL(" WITH (publish_via_partition_root = {})").format(
+        sql.SQL("true" if settings.via_root else "false")
+    )
+    connection.execute(
+        sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(name)) + what + options
+    )
+    return True
+
+
+def _check(name: str, present: Publication, settings: SourceSettings) -> None:
+    lacking = [
+        operation
+        for operation in ("insert", "update", "delete", "truncate")
+        if not getattr(present, operation)
+        and not (operation == "truncate" and settings.skip_truncates)
+    ]
+    if lacking:
+        raise ConfigError(
+            f"publication {name} does not publish {', '.join(lacking)}",
+            f"ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate')",
+        )
+    if present.via_root != settings.via_root:
+        raise ConfigError(
+            f"publication {name} has publish_via_partition_root = {str(present.via_root).lower()}",
+            f"set publish.via.partition.root={str(present.via_root).lower()}, or alter the publication",
+        )
+
+
+def _tables(tables: Collection[TableId]) -> sql.Composable:
+    # ONLY: an inheritance child is a table of its own, selected or not by its own name.
+    return sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in tables)
+
+
+def _listed(tables: Sequence[TableId]) -> str:
+    shown = ", ".join(map(str, tables[:5]))
+    return f"{shown} and {len(tables) - 5} more" if len(tables) > 5 else shown
+
+
+def _not_published(name: str, table: TableId) -> ConfigError:
+    return ConfigError(
+        f"publication {name} does not hold {table}", "add the table to it, and backfill it"
+    )
