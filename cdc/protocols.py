@@ -477,6 +477,10 @@ class SourceSide(Protocol):
         """The captured tables."""
         ...
 
+    def estimate(self, table: Table) -> int:
+        """About how many rows it has, for progress; 0 when it is not known. Costs nothing."""
+        ...
+
     def close(self) -> None:
         """Safe to repeat."""
         ...

@@ -31,11 +31,14 @@ class VerifySettings:
     read_ahead: int = 2
 
 
+Phase = Literal["digest", "rows", "repair"]
+
+
 class Progress(NamedTuple):
     """``rows`` of about ``estimate`` have been digested; 0 when there is no estimate."""
 
     table: str
-    phase: Literal["digest", "rows", "repair", "done"]
+    phase: Phase
     rows: int
     estimate: int
 

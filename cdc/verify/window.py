@@ -26,9 +26,7 @@ class DataWindow:
 
         To be called after the replica was read: then all that it held stands below these ends.
         """
-        starts = {
-            TopicPartition(*at): end for at, end in low.ends.items() if at[0] == topic
-        }
+        starts = {TopicPartition(*at): end for at, end in low.ends.items() if at[0] == topic}
         bounds = self._reader.bounds(list(starts))
         ends = {at: bounds[at][1] for at, start in starts.items() if bounds[at][1] > start}
         for at, start in starts.items():
