@@ -1,0 +1,137 @@
+"""Properties that every connector has, whatever its system: how to reach Kafka and the registry, and policy."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cdc.config import Setting
+
+
+def _whole(raw: Any) -> int:
+    if isinstance(raw, bool) or not re.fullmatch(r"\d+", str(raw).strip()):
+        raise ValueError("a whole number is expected")
+    return int(str(raw))
+
+
+def _one(raw: Any) -> int:
+    if _whole(raw) != 1:
+        raise ValueError("one task reads one source in order; only 1 is supported")
+    return 1
+
+
+def _avro(raw: Any) -> str:
+    if "avro" not in str(raw).lower():
+        raise ValueError("only the Avro converter is supported")
+    return str(raw)
+
+
+def _list(raw: Any) -> tuple[str, ...]:
+    parts = raw if isinstance(raw, list) else str(raw).split(",")
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _pattern(raw: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(str(raw))
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
+def _only_none(raw: Any) -> str:
+    if str(raw) != "none":
+        raise ValueError("only none is supported: a bad record stops the task, it is never skipped")
+    return "none"
+
+
+def _only_transaction(raw: Any) -> str:
+    if str(raw) != "transaction":
+        raise ValueError("only transaction is supported")
+    return "transaction"
+
+
+_KAFKA = (
+    Setting("name", "The connector's name: its checkpoints are kept under it.", required=True),
+    Setting("connector.class", "Which connector this is.", required=True),
+    Setting("bootstrap.servers", "Addresses of Kafka brokers: host:port,host:port.", required=True),
+    Setting("schema.registry.url", "Address of the schema registry.", required=True),
+    Setting("schema.registry.basic.auth.user.info", "user:password for the registry.", secret=True),
+    Setting(
+        "schema.registry.ssl.ca.location",
+        "File with the authorities that the registry's certificate is checked by.",
+    ),
+    Setting(
+        "kafka.*",
+        "Client settings by librdkafka's names: kafka.security.protocol, kafka.sasl.username ...",
+    ),
+    Setting("key.converter", "Accepted when it is the Avro converter.", _avro),
+    Setting("value.converter", "Accepted when it is the Avro converter.", _avro),
+    Setting("tasks.max", "Always 1: one task keeps one source's order.", _one, 1),
+    Setting(
+        "errors.tolerance",
+        "What a record that cannot be read does: none stops the task.",
+        _only_none,
+        "none",
+    ),
+    Setting("offset.storage.topic", "Compacted topic of source checkpoints.", str, "cdc.offsets"),
+    Setting("memory.mb", "Byte budget of everything that waits in queues, in MiB.", _whole, 64),
+)
+
+ALIASES = {
+    "key.converter.schema.registry.url": "schema.registry.url",
+    "value.converter.schema.registry.url": "schema.registry.url",
+    "value.converter.basic.auth.user.info": "schema.registry.basic.auth.user.info",
+    "key.converter.basic.auth.user.info": "schema.registry.basic.auth.user.info",
+}
+"""Kafka Connect's converter properties that mean one of ours."""
+
+SOURCE_SETTINGS = (
+    *_KAFKA,
+    Setting("producer.override.*", "Producer settings by librdkafka's names."),
+    Setting(
+        "topic.creation.default.partitions", "Partitions of a data topic that we make.", _whole, 4
+    ),
+    Setting(
+        "topic.creation.default.replication.factor",
+        "Replicas of a topic that we make; 0: 3, or as many as there are brokers.",
+        _whole,
+        0,
+    ),
+    Setting("snapshot.max.threads", "Processes that read tables for backfill.", _whole, 1),
+)
+
+SINK_SETTINGS = (
+    *_KAFKA,
+    Setting("topic.prefix", "The source whose topics are read.", required=True),
+    Setting(
+        "topics",
+        "Topics to read, comma separated; default: all data topics of the source.",
+        _list,
+        (),
+    ),
+    Setting("topics.regex", "Or a regular expression of them.", _pattern),
+    Setting("consumer.override.*", "Consumer settings by librdkafka's names."),
+    Setting(
+        "apply.mode",
+        "transaction: whole source transactions, in commit order.",
+        _only_transaction,
+        "transaction",
+    ),
+    Setting(
+        "max.commit.bytes",
+        "Bytes of events that one replica transaction groups at most.",
+        _whole,
+        16 << 20,
+    ),
+)
+
+UNSUPPORTED = {
+    "transforms": "single message transforms are not run here",
+    "predicates": "single message transforms are not run here",
+    "exactly.once.support": "repeats are recognised by their position instead",
+    "transaction.boundary": "every source transaction is kept whole",
+    "errors.deadletterqueue.topic.name": "a bad record stops the task, it is never set aside",
+    "config.action.reload": "restart the connector instead",
+    "header.converter": "headers are not converted",
+}
+"""Kafka Connect's own properties that are not obeyed, and why."""
