@@ -18,7 +18,7 @@ from cdc.local.broker_probe import BrokerProbe
 from cdc.local.jars import cache_directory, kafka_jars
 from cdc.local.java import find_java
 from cdc.local.ports import LOOPBACK
-from cdc.local.server import Command
+from cdc.local.server import Command, last_words
 
 _MEBIBYTE = 1024 * 1024
 MESSAGE_BYTES = 64 * _MEBIBYTE
@@ -102,9 +102,9 @@ class Broker:
             command, cwd=self.directory, capture_output=True, text=True, check=False
         )
         if answer.returncode:
-            last = ((answer.stdout + answer.stderr).strip().splitlines() or ["no message"])[-1]
             raise Failed(
-                f"{self.name} cannot be formatted: {last}", f"look at the disk of {self.directory}"
+                f"{self.name} cannot be formatted: {last_words(answer.stdout + answer.stderr)}",
+                f"look at the disk of {self.directory}",
             )
 
     def command(self) -> Command:

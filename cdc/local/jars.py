@@ -39,15 +39,15 @@ def cache_directory() -> Path:
 
 def kafka_jars(cache: Path) -> Path:
     """The directory of the broker's jars."""
-    return _entry(cache, "kafka", KAFKA_JARS, transitive=True)
+    return entry(cache, "kafka", KAFKA_JARS, transitive=True)
 
 
 def apicurio_jars(cache: Path) -> Path:
     """The directory of the unpacked schema registry."""
-    return _entry(cache, "apicurio", (APICURIO_ARCHIVE,), transitive=False)
+    return entry(cache, "apicurio", (APICURIO_ARCHIVE,), transitive=False)
 
 
-def _entry(
+def entry(
     cache: Path,
     name: str,
     coordinates: Sequence[str],
@@ -55,14 +55,18 @@ def _entry(
     transitive: bool,
     resolve: Resolve | None = None,
 ) -> Path:
+    """The directory of what ``coordinates`` name, complete; ``resolve`` fills it if it is not there.
+
+    A ``tar.gz`` among it is unpacked.
+    """
     digest = hashlib.sha256("\n".join(coordinates).encode()).hexdigest()[:12]
-    entry = cache / f"{name}-{digest}"
-    if entry.is_dir():
-        return entry
+    found = cache / f"{name}-{digest}"
+    if found.is_dir():
+        return found
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "lock"):
-        if entry.is_dir():  # another process resolved it while we waited
-            return entry
+        if found.is_dir():  # another process resolved it while we waited
+            return found
         for abandoned in cache.glob(f"{name}{_UNFINISHED}*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f"{name}{_UNFINISHED}", dir=cache))
@@ -72,10 +76,10 @@ def _entry(
                 with tarfile.open(archive) as packed:
                     packed.extractall(work, filter="data")
                 archive.unlink()
-            work.rename(entry)
+            work.rename(found)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return entry
+    return found
 
 
 def _resolve(coordinates: Sequence[str], directory: Path, transitive: bool) -> None:  # noqa: FBT001 - as Resolve says

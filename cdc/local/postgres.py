@@ -26,7 +26,7 @@ from psycopg import sql
 from cdc.errors import Failed, Unreachable
 from cdc.local.ports import LOOPBACK
 from cdc.local.processes import running_in
-from cdc.local.server import Command
+from cdc.local.server import Command, last_words
 
 SUPERUSER = "postgres"
 
@@ -146,9 +146,9 @@ class PostgresServer:
         )
         password.unlink()
         if answer.returncode:
-            last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
             raise Failed(
-                f"initdb of {self.name} failed: {last}", f"look at the disk of {self.directory}"
+                f"initdb of {self.name} failed: {last_words(answer.stderr)}",
+                f"look at the disk of {self.directory}",
             )
         with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as configuration:
             configuration.write("include 'cdc.conf'\n")

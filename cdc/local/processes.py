@@ -143,9 +143,11 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # The command name, second of the fields, is in brackets and may itself hold brackets and blanks.
     fields = text[text.rindex(")") + 2 :].split()
-    if fields[0] in "ZX":
+    state, threads = fields[0], int(fields[17])
+    # A killed program shows as a zombie while its other threads, and with them its sockets, still end.
+    if state == "X" or (state == "Z" and threads <= 1):
         return None
-    return _Stat(fields[0], int(fields[1]), int(fields[19]))
+    return _Stat(state, int(fields[1]), int(fields[19]))
 
 
 def _pids() -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,3 +42,12 @@ class Server(Protocol):
 
     def check(self) -> None:
         """Return if it serves clients now; raise Unreachable if it does not yet."""
+
+
+def last_words(output: str) -> str:
+    """The end of what a program wrote, in one line; a Java stack trace is reduced to its causes."""
+    lines = [line.strip() for line in output.splitlines()]
+    telling = [
+        line for line in lines if line and not re.match(r"at [\w.$/<>]+\(|\.\.\. \d+ more", line)
+    ]
+    return " | ".join(telling[-3:]) or "it wrote nothing"

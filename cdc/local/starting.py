@@ -12,7 +12,7 @@ from cdc.errors import Failed, Unreachable
 from cdc.local.keeping import Keeping
 from cdc.local.postgres import PostgresServer
 from cdc.local.processes import Process
-from cdc.local.server import Server
+from cdc.local.server import Server, last_words
 
 Progress = Callable[[str, str], None]
 """Told (server, phase) from several threads: resolving, preparing, starting, ready."""
@@ -86,5 +86,4 @@ def _ended(name: str, log: Path, logged: int) -> Failed:
         text = written.read().decode(errors="replace")
     if _PORT_TAKEN.search(text):
         return PortTaken(f"{name} found its port taken", "end what listens there, then start again")
-    last = " | ".join(line.strip() for line in text.splitlines()[-3:]) or "it wrote nothing"
-    return Failed(f"{name} ended while starting: {last}", f"see {log}")
+    return Failed(f"{name} ended while starting: {last_words(text)}", f"see {log}")
