@@ -13,7 +13,7 @@ from typing import Literal
 
 from cdc import __version__
 from cdc.avro.framing import frame
-from cdc.avro.names import collection_name, topic_characters
+from cdc.avro.names import collection_name, topic_characters, topic_name
 from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.avro.row_schema import key_schema, message_schema, value_schema
 from cdc.avro.source_bytes import LOW_DIGITS, TransactionBytes, optional_long, times
@@ -101,6 +101,11 @@ class EventEncoder:
         self._shared: TransactionBytes | None = None
         self._sent: dict[str, int] = {}
         self._begun = False
+        self.transaction_topic = f"{self._prefix}.transaction"
+
+    def topic(self, table: TableId) -> str:
+        """The name of the table's topic."""
+        return topic_name(self._prefix, table)
 
     # --- transactions ----------------------------------------------------------------------------------------
 
@@ -141,7 +146,7 @@ class EventEncoder:
         return [self._mark("BEGIN", None)]
 
     def _mark(self, status: str, counts: dict[str, int] | None) -> Record:
-        topic = f"{self._prefix}.transaction"
+        topic = self.transaction_topic
         transaction_id = string_bytes(self._transaction().id)
         if counts is None:
             body = NULL + NULL
