@@ -1,0 +1,318 @@
+"""Numeric and money: exact decimals.
+
+With a declared scale a value is Avro ``bytes`` with the logical type decimal, as Debezium has it; without, Debezium's
+``VariableScaleDecimal``. What is not a number has no two's complement, so it is carried where one cannot be mistaken
+for it: *empty* bytes, which a reader of big integers refuses aloud instead of reading a wrong number.
+For a decimal they mean NaN, the only one a column with a declared scale can hold; in a ``VariableScaleDecimal`` its
+scale tells which: 0 NaN, 1 Infinity, -1 -Infinity.
+
+The binary form (``numeric_send``): count of digits, weight, sign, display scale, each 16 bits, then the digits,
+each 0 to 9999, the first worth 10000 ^ weight.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from cdc.avro_binary import bytes_at, bytes_bytes, long_at, long_bytes
+from cdc.table import AvroType
+from connectors.postgres.codec import (
+    READ_BYTES,
+    SIZE,
+    TAKE,
+    Codec,
+    Decode,
+    Encode,
+    Unfit,
+)
+
+DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
+VARIABLE: Final = "io.debezium.data.VariableScaleDecimal"
+
+_NEGATIVE: Final = 0x4000
+_POWERS: Final[tuple[int, ...]] = tuple(10**exponent for exponent in range(64))
+_HEADER: Final = struct.Struct(">hhHh")
+
+# (sign as an unsigned number, the text) by the scale that stands for it in a VariableScaleDecimal
+_SPECIAL: Final = {
+    0: (struct.pack(">hhHh", 0, 0, 0xC000, 0), b"NaN"),
+    1: (struct.pack(">hhHh", 0, 0, 0xD000, 32), b"Infinity"),
+    -1: (struct.pack(">hhHh", 0, 0, 0xF000, 32), b"-Infinity"),
+}
+_SPECIAL_SCALES: Final = {0xC000: 0, 0xD000: 1, 0xF000: -1}
+
+
+@lru_cache(maxsize=64)
+def shorts(size: int) -> Callable[[bytes, int], tuple[int, ...]]:
+    """Reads ``size`` bytes at some place as 16-bit numbers."""
+    if size < 8 or size & 1:
+        raise ValueError(f"a numeric of {size} bytes")
+    return struct.Struct(f">{size // 2}h").unpack_from
+
+
+SHORTS: Final = tuple(shorts(size) if size >= 8 and not size & 1 else None for size in range(64))
+"""`shorts`, by size, for the sizes that occur."""
+
+
+def power(exponent: int) -> int:
+    """10 to the power."""
+    return _POWERS[exponent] if exponent < 64 else int(10**exponent)
+
+
+def decimal_schema(scale: int, precision: int | None) -> AvroType:
+    """Connect's Decimal as its Avro converter registers it; 64 digits where none are declared."""
+    parameters = {"scale": str(scale)}
+    if precision is not None:
+        parameters["connect.decimal.precision"] = str(precision)
+    return {
+        "type": "bytes",
+        "scale": scale,
+        "precision": precision if precision is not None else 64,
+        "connect.version": 1,
+        "connect.parameters": parameters,
+        "connect.name": DECIMAL,
+        "logicalType": "decimal",
+    }
+
+
+VARIABLE_SCHEMA: Final[AvroType] = {
+    "type": "record",
+    "name": "VariableScaleDecimal",
+    "namespace": "io.debezium.data",
+    "fields": [{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}],
+    "connect.doc": "Variable scaled decimal",
+    "connect.version": 1,
+    "connect.name": VARIABLE,
+}
+
+
+def numeric(precision: int, scale: int, pg_type: str) -> Codec:
+    """Numeric with a declared scale. One below zero rounds whole numbers: those are carried with scale 0."""
+    digits = max(precision, precision - scale)
+    scale = max(scale, 0)
+    return Codec(
+        pg_type=pg_type,
+        avro=decimal_schema(scale, max(digits, scale)),
+        encode=Encode(
+            (
+                *TAKE,
+                "w = (SHORTS[n] if n < 64 else shorts(n))(f, q)",
+                "v = 0",
+                "for d in w[4:]:",
+                "    v = v * 10000 + d",
+                f"e = (w[1] - w[0] + 1) * 4 + {scale}",
+                "v = v * power(e) if e > 0 else v // power(-e)",
+                "if w[2]:",
+                "    v = -v",
+                "k = ((v if v >= 0 else ~v).bit_length() >> 3) + 1",
+                f"if w[3] != {scale} or w[2] == -16384:",
+                f"    k = not_a_number(w, {scale})",
+            ),
+            ("long_bytes(k) + v.to_bytes(k, 'big', signed=True) if k else b'\\0'",),
+        ),
+        decode=Decode(
+            (*READ_BYTES, f"v = decimal_binary(r[s:p], {scale})", "n = len(v)"),
+            (SIZE, "v"),
+            "v",
+        ),
+        to_text=numeric_text,
+        from_text=numeric_value,
+        filler=b"\x02\x00",
+        direct=True,
+        scope={
+            "SHORTS": SHORTS,
+            "shorts": shorts,
+            "power": power,
+            "not_a_number": _not_a_number,
+            "decimal_binary": decimal_binary,
+        },
+    )
+
+
+def _not_a_number(shorts_of_it: tuple[int, ...], scale: int) -> int:
+    if shorts_of_it[2] == -0x4000:
+        return 0
+    raise Unfit(
+        f"a numeric with {shorts_of_it[3]} digits behind the point in a column declared with {scale}"
+    )
+
+
+def decimal_binary(content: bytes, scale: int) -> bytes:
+    """Numeric's binary form of a decimal's two's complement; empty means NaN."""
+    if not content:
+        return _SPECIAL[0][0]
+    return unscaled_binary(int.from_bytes(content, "big", signed=True), scale)
+
+
+def unscaled_binary(unscaled: int, scale: int) -> bytes:
+    """Numeric's binary form of ``unscaled`` / 10^``scale``, with that display scale."""
+    if not unscaled:
+        return _HEADER.pack(0, 0, 0, scale)
+    sign = 0
+    if unscaled < 0:
+        sign = _NEGATIVE
+        unscaled = -unscaled
+    pad = -scale % 4
+    if pad:
+        unscaled *= _POWERS[pad]
+    digits = []
+    while unscaled:
+        unscaled, digit = divmod(unscaled, 10000)
+        digits.append(digit)
+    weight = len(digits) - (scale + pad) // 4 - 1
+    digits.reverse()
+    while not digits[-1]:
+        digits.pop()
+    count = len(digits)
+    return struct.pack(f">hhHh{count}h", count, weight, sign, scale, *digits)
+
+
+def variable_numeric() -> Codec:
+    """Numeric without a declared scale: each value carries its own."""
+    return Codec(
+        pg_type="numeric",
+        avro=VARIABLE_SCHEMA,
+        encode=Encode(TAKE, ("variable_avro(f[q:o])",)),
+        decode=Decode(
+            ("v, p = variable_binary(r, p)", "n = len(v)"),
+            (SIZE, "v"),
+            "v",
+        ),
+        to_text=numeric_text,
+        from_text=numeric_value,
+        filler=b"\x00\x02\x00",
+        scope={"variable_avro": variable_avro, "variable_binary": variable_binary},
+    )
+
+
+def variable_avro(value: bytes) -> bytes:
+    """A VariableScaleDecimal of numeric's binary form."""
+    _, weight, sign, scale = _HEADER.unpack_from(value)
+    if sign & 0x8000:
+        return long_bytes(_SPECIAL_SCALES[sign]) + b"\x00"
+    digits = shorts(len(value))(value, 0)[4:]
+    unscaled = 0
+    for digit in digits:
+        unscaled = unscaled * 10000 + digit
+    exponent = (weight - len(digits) + 1) * 4 + scale
+    unscaled = unscaled * power(exponent) if exponent > 0 else unscaled // power(-exponent)
+    if sign:
+        unscaled = -unscaled
+    size = ((unscaled if unscaled >= 0 else ~unscaled).bit_length() >> 3) + 1
+    return long_bytes(scale) + long_bytes(size) + unscaled.to_bytes(size, "big", signed=True)
+
+
+def variable_binary(row: bytes, at: int) -> tuple[bytes, int]:
+    """Numeric's binary form of the VariableScaleDecimal at ``at``, and where that ends."""
+    scale, at = long_at(row, at)
+    content, at = bytes_at(row, at)
+    if not content:
+        return _SPECIAL[scale][0], at
+    unscaled = int.from_bytes(content, "big", signed=True)
+    if scale < 0:  # from another writer; PostgreSQL's own display scale is never negative
+        unscaled, scale = unscaled * power(-scale), 0
+    return unscaled_binary(unscaled, scale), at
+
+
+def money() -> Codec:
+    """Money: 64 bits of hundredths. A currency with another fraction keeps its count of smallest units."""
+    return Codec(
+        pg_type="money",
+        avro=decimal_schema(2, None),
+        encode=Encode(
+            TAKE,
+            ("money_avro(f[q:o])",),
+        ),
+        decode=Decode(
+            (*READ_BYTES, "v = money_binary(r[s:p])"), (r"b'\x00\x00\x00\x08'", "v"), "v"
+        ),
+        to_text=_money_text,
+        from_text=_money_value,
+        filler=b"\x02\x00",
+        scope={"money_avro": _money_avro, "money_binary": _money_binary},
+    )
+
+
+def _money_avro(value: bytes) -> bytes:
+    if len(value) != 8:
+        raise ValueError(f"money of {len(value)} bytes")
+    units = int.from_bytes(value, "big", signed=True)
+    size = ((units if units >= 0 else ~units).bit_length() >> 3) + 1
+    return bytes_bytes(units.to_bytes(size, "big", signed=True))
+
+
+def _money_binary(content: bytes) -> bytes:
+    return int.from_bytes(content, "big", signed=True).to_bytes(8, "big", signed=True)
+
+
+def _money_text(value: bytes) -> bytes:
+    units = int.from_bytes(value, "big", signed=True)
+    sign = "-" if units < 0 else ""
+    return f"{sign}{abs(units) // 100}.{abs(units) % 100:02d}".encode()
+
+
+def _money_value(text: bytes) -> bytes:
+    digits = int(bytes(byte for byte in text if 48 <= byte <= 57))
+    negative = b"-" in text or b"(" in text
+    return (-digits if negative else digits).to_bytes(8, "big", signed=True)
+
+
+def numeric_text(value: bytes) -> bytes:
+    """Numeric's text form of its binary form, without a detour over a number: it can have 147,455 digits."""
+    count, weight, sign, scale = _HEADER.unpack_from(value)
+    if sign & 0x8000:
+        return _SPECIAL[_SPECIAL_SCALES[sign]][1]
+    groups = shorts(len(value))(value, 0)[4 : 4 + count]
+    whole = "".join(f"{groups[at] if at < count else 0:04d}" for at in range(weight + 1)).lstrip(
+        "0"
+    )
+    after = [
+        f"{groups[at] if 0 <= at < count else 0:04d}"
+        for at in range(weight + 1, weight + 1 + (scale + 3) // 4)
+    ]
+    fraction = "".join(after)[:scale]
+    text = (whole or "0") + (f".{fraction}" if scale else "")
+    return (f"-{text}" if sign else text).encode()
+
+
+_NUMBER: Final = re.compile(rb"\s*([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?\s*")
+
+
+def numeric_value(text: bytes) -> bytes:
+    """Numeric's binary form of its text form."""
+    match = _NUMBER.fullmatch(text)
+    if match is None or not (match[2] or match[3]):
+        for special, name in _SPECIAL.values():
+            if text.strip().lower() == name.lower():
+                return special
+        raise ValueError(f"not a numeric: {text[:40]!r}")
+    whole, fraction = match[2].decode(), (match[3] or b"").decode()
+    exponent = int(match[4] or 0)
+    if exponent > 0:
+        fraction = fraction.ljust(exponent, "0")
+        whole, fraction = whole + fraction[:exponent], fraction[exponent:]
+    elif exponent < 0:
+        whole = whole.rjust(-exponent, "0")
+        whole, fraction = whole[:exponent], whole[exponent:] + fraction
+    scale = len(fraction)
+    whole = whole.rjust(-(-len(whole) // 4) * 4, "0")
+    fraction = fraction.ljust(-(-scale // 4) * 4, "0")
+    everything = whole + fraction
+    groups = [int(everything[at : at + 4]) for at in range(0, len(everything), 4)]
+    weight = len(whole) // 4 - 1
+    first = 0
+    while first < len(groups) and not groups[first]:
+        first += 1
+        weight -= 1
+    last = len(groups)
+    while last > first and not groups[last - 1]:
+        last -= 1
+    groups = groups[first:last]
+    if not groups:
+        return _HEADER.pack(0, 0, 0, scale)
+    sign = _NEGATIVE if match[1] == b"-" else 0
+    return struct.pack(f">hhHh{len(groups)}h", len(groups), weight, sign, scale, *groups)

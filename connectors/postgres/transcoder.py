@@ -1,0 +1,223 @@
+"""PostgreSQL's binary rows to Avro rows: one generated function per road and table shape, no call per column.
+
+The log (pgoutput's TupleData) and COPY (binary format) carry values in the same form, so the same snippets serve
+both roads and give identical bytes for identical values.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from cdc.avro_binary import NULL, PRESENT
+from cdc.errors import Failed
+from connectors.postgres.codec import Codec, compile_code, encoder_of, number
+from connectors.postgres.types import Attribute, codec_of
+
+StreamRow = Callable[[bytes, int], tuple[bytes, bytes, tuple[str, ...], int]]
+CopyRow = Callable[[bytes, int], tuple[bytes, bytes, int]]
+
+_NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
+
+
+class UnexpectedNull(Failed):
+    """A NULL in a column that the catalog called NOT NULL: the row schema has to be widened, and the row read again.
+
+    The log is the authority, the catalog a hint. ``column`` is the column's name.
+    """
+
+    def __init__(self, column: str) -> None:
+        super().__init__(f"column {column} is declared NOT NULL and holds a NULL")
+        self.column = column
+
+    def __reduce__(self) -> tuple[type[UnexpectedNull], tuple[str]]:  # type: ignore[override]
+        return type(self), (self.column,)
+
+
+class RowTranscoder:
+    """Transcodes the rows of one table shape; ``key`` names the columns of the message key, in order.
+
+    All functions take ``bytes`` (a slice of a memoryview costs more than the copy) and an offset where the tuple's
+    column count stands, and return the offset behind it. The Avro row is a record of the columns in order, the key
+    one of the key columns; the key is empty when ``key`` is.
+
+    - ``stream_row(frame, offset) -> (row, key, unchanged, end)``: pgoutput's TupleData of a whole row.
+      ``unchanged`` names the columns that the log did not carry (unchanged TOAST); their placeholder is in the row.
+    - ``old_row``: the same for an old image that carries only the key: where the log has no value, NOT NULL columns
+      hold Debezium's fillers.
+    - ``copy_row(data, offset) -> (row, key, end)``: a tuple of COPY's binary format. Columns of types whose binary
+      form is not understood have to be selected as text there (see ``as_text``).
+
+    Raises UnexpectedNull, and Failed for a value that the mapping cannot carry or a tuple that is torn.
+    """
+
+    def __init__(self, columns: Sequence[Attribute], key: Sequence[str] = ()) -> None:
+        made = _functions(tuple(columns), tuple(key))
+        self.stream_row: StreamRow = made.stream_row
+        self.old_row: StreamRow = made.old_row
+        self.copy_row: CopyRow = made.copy_row
+        self.as_text: tuple[str, ...] = tuple(
+            column.name for column in columns if codec_of(column).text_only
+        )
+        """Columns to be read as ``column::text`` in COPY, and that a log with the option binary cannot carry."""
+
+
+class _Functions(NamedTuple):
+    stream_row: StreamRow
+    old_row: StreamRow
+    copy_row: CopyRow
+
+
+@lru_cache(maxsize=256)
+def _functions(columns: tuple[Attribute, ...], key: tuple[str, ...]) -> _Functions:
+    names = [column.name for column in columns]
+    missing = set(key) - set(names)
+    if missing:
+        raise Failed(f"key columns {sorted(missing)} are not among the table's columns {names}")
+    codecs = [codec_of(column) for column in columns]
+    scope: dict[str, object] = {
+        "Failed": Failed,
+        "StructError": struct.error,
+        "UnexpectedNull": UnexpectedNull,
+        "join": b"".join,
+        "NAMES": tuple(names),
+        "torn": _torn,
+        "unread": _unread,
+    }
+    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
+        at = number(str(index))
+        scope.update({at(name): value for name, value in codec.scope.items()})
+        scope[at("text_@")] = _text_reader(codec)
+        scope[at("absent_@")] = _absent(column, codec)
+    return _Functions(
+        *(
+            compile_code(_source(columns, codecs, key, road), scope, road)
+            for road in ("stream_row", "old_row", "copy_row")
+        )
+    )
+
+
+def _source(
+    columns: Sequence[Attribute], codecs: Sequence[Codec], key: Sequence[str], road: str
+) -> list[str]:
+    """The source of one function. Column i leaves its bytes in ``c<i>_0``, ``c<i>_1``, …, a nullable's tag in ``t<i>``."""
+    count = len(columns)
+    body = [
+        "if f[o] << 8 | f[o + 1] != %d:" % count,  # noqa: UP031 - the % reads better beside the code's braces
+        f"    raise ValueError('a tuple of other than {count} columns')",
+        "o += 2",
+    ]
+    if road != "copy_row":
+        body.append("u = ()")
+    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
+        body += _column(index, column, codec, road, in_key=column.name in key)
+    body += ["if o > len(f):", "    raise ValueError('a torn tuple')"]
+    parts = []
+    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
+        if not column.not_null:
+            parts.append(f"t{index}")
+        parts += _variables(index, codec)
+    by_name = {column.name: index for index, column in enumerate(columns)}
+    key_parts = [part for name in key for part in _variables(by_name[name], codecs[by_name[name]])]
+    row = f"join(({''.join(part + ', ' for part in parts)}))"
+    key_bytes = f"join(({''.join(part + ', ' for part in key_parts)}))"
+    if len(key_parts) == 1:
+        key_bytes = key_parts[0]
+    body.append(f"return {row}, {key_bytes}, {'' if road == 'copy_row' else 'u, '}o")
+    return [
+        f"def {road}(f, o):",
+        "    try:",
+        *(f"        {line}" for line in body),
+        "    except (ValueError, IndexError, StructError, OverflowError, KeyError) as error:",
+        f"        raise torn(NAMES, error, {road!r}) from error",
+    ]
+
+
+def _variables(index: int, codec: Codec) -> list[str]:
+    return [f"c{index}_{piece}" for piece in range(len(codec.encode.pieces))]
+
+
+def _column(index: int, column: Attribute, codec: Codec, road: str, *, in_key: bool) -> list[str]:
+    at = number(str(index))
+    variables = _variables(index, codec)
+    rest = [f"{variable} = b''" for variable in variables[1:]]
+    value = [at(line) for line in codec.encode.lines]
+    value += [
+        f"{var} = {at(piece)}" for var, piece in zip(variables, codec.encode.pieces, strict=True)
+    ]
+    if not column.not_null:
+        value.append(f"t{index} = {PRESENT!r}")
+    if column.not_null:
+        null = [f"raise UnexpectedNull({column.name!r})"]
+    else:
+        null = [f"t{index} = {NULL!r}", *(f"{variable} = b''" for variable in variables)]
+    if road == "copy_row":
+        # Only the length of a NULL, -1, begins with all bits set.
+        return [
+            "if f[o] != 255:",
+            "    q = o",
+            *(f"    {line}" for line in value),
+            "else:",
+            "    o += 4",
+            *(f"    {line}" for line in null),
+        ]
+    if road == "old_row" and column.not_null and not in_key:
+        null = [f"{variables[0]} = {codec.filler!r}", *rest]
+    if codec.text_only:
+        value = [f"raise unread(NAMES[{index}])"]
+    other = [f"{variables[0]}, o = text_{index}(f, o + 1)", *rest]
+    unchanged = ["o += 1", f"u += (NAMES[{index}],)", f"{variables[0]} = absent_{index}", *rest]
+    if not column.not_null:
+        other.append(f"t{index} = {PRESENT!r}")
+        unchanged.append(f"t{index} = b''")  # the placeholder brings its tag along
+    return [
+        "k = f[o]",
+        f"if k == {_BINARY}:",
+        "    q = o + 1",
+        *(f"    {line}" for line in value),
+        f"elif k == {_NULL}:",
+        "    o += 1",
+        *(f"    {line}" for line in null),
+        f"elif k == {_TEXT}:",
+        *(f"    {line}" for line in other),
+        f"elif k == {_UNCHANGED}:",
+        *(f"    {line}" for line in unchanged),
+        "else:",
+        "    raise ValueError('an unknown kind of column')",
+    ]
+
+
+def _absent(column: Attribute, codec: Codec) -> bytes:
+    """What stands in the row for a value that the log did not carry, with its tag."""
+    if column.not_null:
+        return codec.filler if codec.placeholder is None else codec.placeholder
+    return NULL if codec.placeholder is None else PRESENT + codec.placeholder
+
+
+def _text_reader(codec: Codec) -> Callable[[bytes, int], tuple[bytes, int]]:
+    """Reads a value of kind ``t``: by way of its binary form, so that both kinds give the same bytes."""
+    encode = encoder_of(codec)
+
+    def read(frame: bytes, at: int) -> tuple[bytes, int]:
+        start = at + 4
+        end = start + int.from_bytes(frame[at:start], "big")
+        value = codec.from_text(frame[start:end])
+        return encode(len(value).to_bytes(4, "big") + value, 0)[0], end
+
+    return read
+
+
+def _torn(names: Sequence[str], error: Exception, road: str) -> Failed:
+    return Failed(
+        f"a row of columns {', '.join(names)} cannot be read ({road}): {error}",
+        "exclude the column from capture, or change its type",
+    )
+
+
+def _unread(column: str) -> Failed:
+    return Failed(
+        f"column {column}: the binary form of its type is not understood",
+        "exclude the column from capture, or change its type",
+    )
