@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
     TopicDescription,
 )
 
-from cdc.errors import ConfigError, Unreachable
+from cdc.errors import ConfigError, Refused, Unreachable
 from cdc.kafka.client import ClientWatch, Cluster
 from cdc.kafka.errors import reason, translate
+from cdc.position import TopicPartition
 from cdc.protocols import TopicInfo
 
 Kind = Literal["data", "endless", "compacted"]
@@ -31,7 +34,7 @@ T = TypeVar("T")
 
 _ASKING = 10.0  # seconds for one question
 _LEADERS = 30.0  # seconds for a new topic to be served
-_SLICE = 0.2
+_SLICE = 0.1
 _CONFIGS_AT_ONCE = 500
 
 _CLEANUP: Mapping[Kind, Mapping[str, str]] = {
@@ -68,10 +71,11 @@ class Topics:
     """The cluster's topics.
 
     Every call raises Unreachable after about ten seconds without an answer, and ConfigError for a login or a grant
-    that is refused.
+    that is refused. ``keep_alive`` is called about every 100 ms while a call waits.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, keep_alive: Callable[[], None] | None = None) -> None:
+        self._keep_alive = keep_alive
         self._where = cluster.bootstrap
         self._watch = ClientWatch(f"connecting to Kafka at {cluster.bootstrap}")
         try:
@@ -119,6 +123,41 @@ class Topics:
             for name, topic in described.items()
             if name in settings
         }
+
+    def bounds(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First offset still there, and end offset (of what all in-sync replicas have), of each.
+
+        Refused for a partition that does not exist.
+        """
+        firsts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {partition: (firsts[partition], ends[partition]) for partition in partitions}
+
+    def _offsets(
+        self, partitions: Sequence[TopicPartition], which: OffsetSpec
+    ) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        answers = self._admin.list_offsets(
+            {KafkaPartition(*partition): which for partition in partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=_ASKING,
+        )
+        found: dict[TopicPartition, int] = {}
+        for asked, answer in answers.items():
+            partition = TopicPartition(asked.topic, asked.partition)
+            try:
+                found[partition] = self._answer(
+                    answer, f"asking for the offsets of {partition}"
+                ).offset
+            except _Missing:
+                raise Refused(
+                    f"there is no {partition}",
+                    "the topic was deleted: restore it, or backfill its table",
+                ) from None
+        return found
 
     def _all_names(self) -> list[str]:
         try:
@@ -187,6 +226,8 @@ class Topics:
             except TimeoutError:
                 self._admin.poll(0)  # serves the error callback and the log
                 self._watch.check()
+                if self._keep_alive is not None:
+                    self._keep_alive()
                 if time.monotonic() > end:
                     raise Unreachable(
                         f"{doing}: no answer from Kafka at {self._where}", _CHECK

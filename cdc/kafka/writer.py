@@ -16,17 +16,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
-    AdminClient,
-    OffsetSpec,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.errors import Refused, Unreachable
 from cdc.event import Record
 from cdc.kafka.client import ClientWatch, Cluster, override_checked
 from cdc.kafka.errors import translate
+from cdc.kafka.topics import Topics
 from cdc.position import TopicPartition
 
 MEBIBYTE = 1024 * 1024
@@ -53,7 +49,6 @@ _SMALLEST_RECORD = (
 )
 _RECORD_OVERHEAD = 512  # framing of a batch with one record
 _SLICE = 0.1  # seconds between two calls of keep_alive
-_ASKING = 10.0  # seconds for a question to the brokers
 
 
 class KafkaTopicWriter:
@@ -89,7 +84,7 @@ class KafkaTopicWriter:
             self._producer = Producer(cluster.settings(self._watch, own))
         except KafkaException as error:
             raise translate(error, "the producer's settings") from error
-        self._admin: AdminClient | None = None
+        self._topics: Topics | None = None
         self._lanes: dict[str, dict[int, _Lane]] = {}
         self._touched: list[_Lane] = []
         self._segment = 0
@@ -172,7 +167,9 @@ class KafkaTopicWriter:
             offset = lane.last.offset()
             if offset is not None and offset >= 0:
                 return offset + 1
-        return self._asked_end(partition)
+        if self._topics is None:
+            self._topics = Topics(self._cluster, self._keep_alive)
+        return self._topics.bounds([partition])[partition][1]
 
     def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds for all acknowledgements; False when the time was not enough."""
@@ -261,28 +258,6 @@ class KafkaTopicWriter:
         except Exception as first:  # noqa: BLE001 - the earlier failure is the one to tell
             return first
         return failure
-
-    def _asked_end(self, partition: TopicPartition) -> int:
-        if self._admin is None:
-            self._admin = AdminClient(self._cluster.settings(self._watch, {}))
-        wanted = KafkaPartition(partition.topic, partition.partition)
-        answer = self._admin.list_offsets(
-            {wanted: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=_ASKING,
-        )[wanted]
-        end = time.monotonic() + _ASKING + 1
-        while not answer.done() and time.monotonic() < end:
-            self._producer.poll(_SLICE)
-            self._keep_alive()
-        try:
-            return int(answer.result(timeout=0).offset)
-        except KafkaException as error:
-            raise translate(error, f"asking for the end of {partition}") from error
-        except TimeoutError as error:
-            raise Unreachable(
-                f"no answer about the end of {partition}", "check that the brokers are up"
-            ) from error
 
 
 class _Lane:

@@ -1,0 +1,193 @@
+"""Source checkpoints in a compacted topic: key is the connector's name, value the checkpoint as JSON.
+
+A zombie capture must not write last. So the writer is transactional, under an id that belongs to the connector: a
+claim fences whoever wrote under it before, and aborts what that one left open. After any outcome that is not certain
+the producer is thrown away, because the client cannot tell a late commit from the next one's (librdkafka issue 5423);
+the next claim says what stands.
+
+All connectors share partition 0: a topic that gains partitions moves no key.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from cdc.checkpoint import SourceCheckpoint
+from cdc.errors import CdcError, Failed, Fenced, Unreachable
+from cdc.kafka.client import ClientWatch, Cluster
+from cdc.kafka.compacted import read_table
+from cdc.kafka.errors import reason, translate
+from cdc.kafka.topics import NewTopicSpec, Topics
+from cdc.position import TopicPartition
+
+TOPIC = "cdc.offsets"
+
+_TRANSACTION_MS = 20_000  # how long a dead writer's open transaction can hide others' checkpoints
+_SAVING = 10.0  # seconds until a save is given up; below the above, so that a timeout never looks like a fence
+_CLAIMING = 30.0
+_SLICE = 0.5
+
+
+class KafkaCheckpointTopic:
+    """`cdc.protocols.CheckpointTopic`. Makes the topic if it is not there. Not thread-safe.
+
+    ``keep_alive`` is called at least every half second while a call waits.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        topic: str = TOPIC,
+        *,
+        keep_alive: Callable[[], None] | None = None,
+        saving_seconds: float = _SAVING,
+    ) -> None:
+        self._cluster = cluster
+        self._partition = TopicPartition(topic, 0)
+        self._keep_alive = keep_alive or _nothing
+        self._saving = min(saving_seconds, _SAVING)
+        self._topics: Topics | None = None
+        self._writers: dict[str, _Writer] = {}
+
+    def claim(self, connector: str) -> SourceCheckpoint | None:
+        """Fence every earlier writer of this connector for good, then return what it wrote last."""
+        self._drop(connector)
+        if self._topics is None:
+            topics = Topics(self._cluster, self._keep_alive)
+            topics.create([NewTopicSpec(self._partition.topic, "compacted")])
+            self._topics = topics
+        writer = _Writer(self._cluster, self._partition, connector, self._keep_alive)
+        try:
+            writer.fence(_CLAIMING)
+            table = read_table(
+                self._cluster, self._topics, self._partition, _CLAIMING, self._keep_alive
+            )
+        except BaseException:
+            writer.discard()
+            raise
+        self._writers[connector] = writer
+        value = table.get(connector.encode())
+        return None if value is None else self._decoded(connector, value)
+
+    def save(self, connector: str, checkpoint: SourceCheckpoint | None) -> None:
+        """Durable on return (None forgets). Fenced when a newer owner has claimed; Unreachable when unknown.
+
+        After either the connector has to be claimed again.
+        """
+        writer = self._writers.get(connector)
+        if writer is None:
+            raise Unreachable(f"the checkpoint of {connector} is not claimed", "claim it (again)")
+        value = None if checkpoint is None else json.dumps(checkpoint.to_json()).encode()
+        try:
+            writer.write(connector.encode(), value, self._saving)
+        except BaseException:
+            self._drop(connector)
+            raise
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        for connector in list(self._writers):
+            self._drop(connector)
+
+    def _drop(self, connector: str) -> None:
+        writer = self._writers.pop(connector, None)
+        if writer is not None:
+            writer.discard()
+
+    def _decoded(self, connector: str, value: bytes) -> SourceCheckpoint:
+        try:
+            raw: dict[str, Any] = json.loads(value)
+            return SourceCheckpoint.from_json(raw)
+        except ValueError as error:
+            raise Failed(
+                f"the checkpoint of {connector} in {self._partition} cannot be read: {error}",
+                "was it written by a newer version? Run that one, or rewind the checkpoint",
+            ) from error
+
+
+class _Writer:
+    """One transactional producer, good until its first failure."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        partition: TopicPartition,
+        connector: str,
+        keep_alive: Callable[[], None],
+    ) -> None:
+        self._connector = connector
+        self._partition = partition
+        self._keep_alive = keep_alive
+        self._watch = ClientWatch(f"saving the checkpoint of {connector}")
+        settings = {
+            "transactional.id": f"cdc-offsets-{connector}",
+            "transaction.timeout.ms": _TRANSACTION_MS,
+            "linger.ms": 0,
+            "compression.type": "lz4",
+            "message.max.bytes": 8 * 1024 * 1024,
+            "allow.auto.create.topics": False,
+        }
+        try:
+            self._producer = Producer(cluster.settings(self._watch, settings))
+        except KafkaException as error:
+            raise translate(error, "the settings of the checkpoint's producer") from error
+
+    def fence(self, patience: float) -> None:
+        """Be the only writer: what an earlier one left open is aborted, and it can commit nothing more."""
+        self._patiently(self._producer.init_transactions, "claiming", patience)
+
+    def write(self, key: bytes, value: bytes | None, patience: float) -> None:
+        """One record in one transaction, committed on return."""
+        lost: list[KafkaError] = []
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                lost.append(error)
+
+        topic, partition = self._partition
+        try:
+            self._producer.begin_transaction()
+            self._producer.produce(topic, value, key, partition, on_delivery)
+        except KafkaException as error:
+            raise self._failure(error, "saving") from error
+        try:
+            self._patiently(self._producer.commit_transaction, "saving", patience)
+        except Unreachable as error:
+            if lost:
+                raise self._failure(lost[0], "saving") from error
+            raise
+
+    def discard(self) -> None:
+        """Leave whatever is open to the next claim, which aborts it."""
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _patiently(self, call: Callable[[float], None], doing: str, patience: float) -> None:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                call(_SLICE)
+            except KafkaException as error:
+                self._watch.check()
+                if not reason(error).retriable() or time.monotonic() > until:
+                    raise self._failure(error, doing) from error
+                self._keep_alive()
+            else:
+                return
+
+    def _failure(self, error: KafkaError | KafkaException, doing: str) -> CdcError:
+        failure = translate(error, f"{doing} the checkpoint of {self._connector}")
+        if isinstance(failure, Fenced):
+            return Fenced(
+                failure.what, "another process runs this connector now; this one has to stop"
+            )
+        return failure
+
+
+def _nothing() -> None:
+    """Nobody to keep alive."""
