@@ -83,6 +83,7 @@ class EventEncoder:
         tombstones: bool = True,
     ) -> None:
         self._prefix = topic_characters(prefix)
+        self.transaction_topic = f"{self._prefix}.transaction"
         self._constants = (version, connector, prefix, database)
         self._generation = generation
         self._registry = registry
@@ -326,8 +327,7 @@ class EventEncoder:
         return topic
 
     def _register(self, table: Table) -> _TableTopic:
-        collection = collection_name(table.id)
-        topic = f"{self._prefix}.{collection}"
+        topic = self.topic(table.id)
         owner = self._topic_of.setdefault(topic, table.id)
         if owner != table.id:
             raise Refused(
