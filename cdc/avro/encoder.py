@@ -13,7 +13,7 @@ from typing import Literal
 
 from cdc import __version__
 from cdc.avro.framing import frame
-from cdc.avro.names import collection_name, topic_characters, topic_name
+from cdc.avro.names import topic_characters, topic_name
 from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.avro.row_schema import key_schema, message_schema, value_schema
 from cdc.avro.source_bytes import LOW_DIGITS, TransactionBytes, optional_long, times
@@ -83,7 +83,6 @@ class EventEncoder:
         tombstones: bool = True,
     ) -> None:
         self._prefix = topic_characters(prefix)
-        self.transaction_topic = f"{self._prefix}.transaction"
         self._constants = (version, connector, prefix, database)
         self._generation = generation
         self._registry = registry
