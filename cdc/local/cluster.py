@@ -28,7 +28,7 @@ from cdc.local.postgres import PostgresServer
 from cdc.local.processes import Process, end, signal_tree
 from cdc.local.registry import Registry
 from cdc.local.server import Server
-from cdc.local.starting import PortTaken, Progress, silent, start
+from cdc.local.starting import PortTaken, Progress, await_ready, silent, start
 from cdc.local.state import Shape, State, StateDirectory
 
 _STOP_SECONDS = 20
@@ -73,7 +73,7 @@ class Cluster:
         settings: Mapping[str, Mapping[str, str]] | None = None,
         progress: Progress = silent,
     ) -> Cluster:
-        """Start servers, or join those that run; every one of them serves clients on return.
+        """Start servers, or join those that run, paused ones too; all serve clients on return.
 
         ``brokers`` is 0, 1 or 3. An *owned* cluster ends with this process, whatever ends it;
         another outlives it until ``down``. Data of a stopped cluster is taken up again.
@@ -116,8 +116,13 @@ class Cluster:
         cls, directory: StateDirectory, state: State, keeping: Keeping, progress: Progress
     ) -> Cluster:
         cluster = cls(directory, state, keeping, joined=True)
-        down = [cluster._servers[name] for name in cluster.names if not cluster._process(name)]
-        start(keeping, down, progress, abandon=lambda: None)
+        down = [name for name in cluster.names if cluster._process(name) is None]
+        cluster.resume(*cluster.names)
+        start(keeping, [cluster._servers[name] for name in down], progress, abandon=lambda: None)
+        for name, server in cluster._servers.items():
+            if name not in down and (process := cluster._process(name)) is not None:
+                log = directory.log(name)
+                await_ready(server, process, log, log.stat().st_size)
         return cluster
 
     @classmethod

@@ -57,11 +57,15 @@ def _start(keeping: Keeping, server: Server, progress: Progress) -> None:
     command = server.command()
     logged = command.log.stat().st_size if command.log.exists() else 0
     process = keeping.run(server.name, command)
-    _await_ready(server, process, command.log, logged)
+    await_ready(server, process, command.log, logged)
     progress(server.name, "ready")
 
 
-def _await_ready(server: Server, process: Process, log: Path, logged: int) -> None:
+def await_ready(server: Server, process: Process, log: Path, logged: int) -> None:
+    """Return when a server serves clients; ``logged`` is the size that its log had before.
+
+    Raises PortTaken or Failed if it ends instead, Failed if it takes longer than 90 seconds.
+    """
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:

@@ -62,7 +62,7 @@ class State:
         state = cls(
             shape,
             password=secrets.token_hex(16),
-            cluster_id=urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
+            cluster_id=_cluster_id(uuid.uuid4().bytes),
         )
         state.choose_ports()
         return state
@@ -74,6 +74,11 @@ class State:
         names += [f"controller-{node}" for node in nodes]
         names += ["registry"] if self.shape.registry else []
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+
+
+def _cluster_id(random: bytes) -> str:
+    """16 bytes as Kafka writes an id; never with a leading hyphen, which would read as an option."""
+    return urlsafe_b64encode(bytes([random[0] & 0x7F]) + random[1:]).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)

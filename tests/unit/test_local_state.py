@@ -12,7 +12,7 @@ from cdc.local.cluster import Cluster, take_down
 from cdc.local.ports import free_ports, is_free
 from cdc.local.processes import Process
 from cdc.local.server import last_words
-from cdc.local.state import Kept, Processes, Shape, State, StateDirectory
+from cdc.local.state import Kept, Processes, Shape, State, StateDirectory, _cluster_id
 
 SHAPE = Shape(brokers=3, postgres=("source", "replica"), registry=True)
 
@@ -39,6 +39,10 @@ def test_every_server_has_a_port_of_its_own_and_secrets_differ() -> None:
     assert len(set(one.ports.values())) == len(one.ports) == 2 + 3 + 3 + 1
     assert one.password != other.password
     assert one.cluster_id != other.cluster_id
+
+
+def test_a_cluster_id_never_reads_as_an_option_of_kafkas_tools() -> None:
+    assert not _cluster_id(b"\xff" * 16).startswith("-")
 
 
 def test_state_is_for_its_owner_only(directory: StateDirectory) -> None:
