@@ -67,21 +67,23 @@ class EventDecoder:
         events: list[Delivered | Rejected | None] = []
         append = events.append
         new = tuple.__new__
-        known = self._readers.get
         collections: dict[str, str] = {}
+        # Records of a batch come in runs of one topic: the reader of the last one is mostly the next one's.
+        value_frame = key_frame = b"\xff"
         for record in records:
             topic, partition, key, value, headers, offset = record
             if value is None:
                 append(None)
                 continue
             try:
-                if key is None:
-                    reader, size = known(value[:5]), len(value)
-                else:
-                    reader, size = known(value[:5] + key[:5]), len(value) + len(key)
-                if reader is None:
-                    reader = self._new_reader(key, value)
-                read, table, ours = reader
+                if (
+                    key is None
+                    or not value.startswith(value_frame)
+                    or not key.startswith(key_frame)
+                ):
+                    read, table, ours = self._reader(key, value)
+                    value_frame = value[:5]
+                    key_frame = b"\xff" if key is None else key[:5]
                 op, before, after, origin, order, sequence_at, lsn_at = read(key, value)
                 generation, commit_lsn, xid = origin
                 if generation:
@@ -95,6 +97,7 @@ class EventDecoder:
                 if not ours and after is not None and op == "u":
                     unchanged = unavailable_columns(table, after)
                 collection = collections.get(topic) or self._collection(topic, collections)
+                size = len(value) if key is None else len(value) + len(key)
                 append(
                     new(
                         Delivered,
@@ -144,12 +147,19 @@ class EventDecoder:
             )
         return known.setdefault(topic, topic[len(self._prefix) :])
 
+    def _reader(self, key: bytes | None, value: bytes) -> _Reader:
+        frames = value[:FRAME_SIZE] + (b"" if key is None else key[:FRAME_SIZE])
+        reader = self._readers.get(frames)
+        if reader is None:
+            reader = self._new_reader(key, value)
+            self._readers[frames] = reader
+        return reader
+
     def _new_reader(self, key: bytes | None, value: bytes) -> _Reader:
         envelope = self._schema(value)
         key_schema = None if key is None else self._schema(key)
         read = envelope_reader(key_schema, envelope)
         read(key, value)  # a torn record shall leave nothing behind
-        frames = value[:FRAME_SIZE] + (b"" if key is None else key[:FRAME_SIZE])
         source = self._decoded(value)["source"]
         table_id = TableId(source.get("schema") or "", source["table"])
         table = self._keyed.get(value[:FRAME_SIZE]) if key is None else None
@@ -159,8 +169,7 @@ class EventDecoder:
             self._keyed[value[:FRAME_SIZE]] = table
             self._readers.pop(value[:FRAME_SIZE], None)
         ours = "generation" in fields_of(fields_of(envelope)["source"])
-        reader = self._readers[frames] = _Reader(read, table, ours)
-        return reader
+        return _Reader(read, table, ours)
 
     def _from_headers(
         self, headers: Headers, key: bytes | None

@@ -52,6 +52,21 @@ _OWN = {
     "op",
 }
 
+_ORDER_LINES = [
+    "x = b[i]",
+    "if x & 1:",
+    "    torn()",
+    "if x < 128:",
+    "    order = x >> 1",
+    "    i += 1",
+    "elif b[i + 1] < 128:",
+    "    order = x >> 1 & 63 | b[i + 1] << 6",
+    "    i += 2",
+    "else:",
+    "    order, i = long_at(b, i)",
+]
+"""``total_order``, which is never negative and seldom long."""
+
 
 def envelope_reader(key: Any, envelope: Any) -> EnvelopeReader:
     """The reader for these self-contained schemas; ``key`` is None for records without one. Rejected as unusable."""
@@ -190,7 +205,7 @@ class _Generator:
             case "source.sequence" | "source.lsn":
                 take = [f"{path.partition('.')[2]}_at = i", *walk_lines(inner)]
             case "transaction.total_order":
-                take = ["order, i = long_at(b, i)"]
+                take = _ORDER_LINES
             case "source.txId":
                 take = ["xid, i = long_at(b, i)"]
             case "source.generation":
