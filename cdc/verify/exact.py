@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cdc.event import Delivered
 from cdc.fence import Snapshot
+from cdc.position import Position
 from cdc.verify.compare import RowDifference, compare_rows
 from cdc.verify.history import KeyHistory, Values, check_values, expected, outside
 from cdc.verify.inconclusive import Inconclusive
-from cdc.verify.parts import Fencing
+from cdc.verify.parts import Fencing, Low
+
+_VOID_PAUSE = 0.05  # seconds, more with every attempt: what made a fence void may pass
 
 Texts = Mapping[str, str | None]
 
@@ -38,10 +42,11 @@ def settle(fencing: Fencing, keys: Iterable[bytes]) -> Settled:
     attempts = fencing.parts.settings.attempts
     waiting = dict.fromkeys(keys, 0)
     confirmed: dict[bytes, RowDifference] = {}
+    low = fencing.follow()
     for attempt in range(1, attempts + 1):
         if not waiting:
             break
-        examined = examine(fencing, list(waiting))
+        examined = examine(fencing, low, list(waiting))
         again: dict[bytes, int] = {}
         for key, times in waiting.items():
             if (difference := examined.differing.get(key)) is not None:
@@ -58,12 +63,12 @@ def settle(fencing: Fencing, keys: Iterable[bytes]) -> Settled:
     return Settled(confirmed, list(waiting))
 
 
-def examine(fencing: Fencing, keys: Sequence[bytes]) -> Examined:
-    """One fenced read of these keys on both sides. A void fence is tried again, Inconclusive after some tries."""
+def examine(fencing: Fencing, low: Low, keys: Sequence[bytes]) -> Examined:
+    """One fenced read of these keys on both sides. Inconclusive when fence after fence is void."""
     parts = fencing.parts
     void = ""
-    for _ in range(parts.settings.attempts):
-        low = fencing.low
+    for attempt in range(parts.settings.attempts):
+        time.sleep(attempt * _VOID_PAUSE)
         fence = fencing.new_id()
         with parts.source.read(fencing.table, fence, low.lsn) as (reader, snapshot):
             texts, rows = reader.texts(keys), reader.rows(keys)
@@ -73,9 +78,11 @@ def examine(fencing: Fencing, keys: Sequence[bytes]) -> Examined:
             continue
         fencing.await_replica(high)
         with fencing.replica_read() as (reader, state):
-            history = KeyHistory(keys, low, state.checkpoint)
+            history = KeyHistory(
+                keys, Position.at_fence(high.generation, low.lsn), state.checkpoint
+            )
             # The snapshot stands: every event that it holds is below the topic's present end.
-            parts.window.read(fencing.topic, low, history)
+            parts.window.read(low.starts, history)
             their_texts = reader.texts(keys)
             moved = [key for key in keys if outside(snapshot, history.of(key))]
             their_rows = reader.rows(moved)

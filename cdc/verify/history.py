@@ -53,15 +53,15 @@ def offset_of(checkpoint: SinkCheckpoint, partition: TopicPartition) -> int:
 
 
 class KeyHistory:
-    """Collects the events of ``keys`` that the replica holds and that stand behind the ``low`` fence.
+    """Collects the events of ``keys`` that the replica holds and that stand behind ``low`` in the log.
 
     Feed it each partition's records in order; partitions may be mixed. Repeats are dropped. Memory is bounded by
     the events of these keys alone.
     """
 
-    def __init__(self, keys: Iterable[bytes], low: Watermark, checkpoint: SinkCheckpoint) -> None:
+    def __init__(self, keys: Iterable[bytes], low: Position, checkpoint: SinkCheckpoint) -> None:
         self._events: dict[bytes, list[Delivered]] = {key: [] for key in keys}
-        self._after = Position.at_fence(low.generation, low.lsn)
+        self._after = low
         self._checkpoint = checkpoint
         self._newest: dict[TopicPartition, Position] = {}
 

@@ -1,4 +1,4 @@
-"""What a run works with, and what one table's passes share: fences that follow each other, and a replica to wait for."""
+"""What a run works with, and what one table's passes share: fences, and a replica to wait for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cdc.fence import Fence, Watermark
+from cdc.position import TopicPartition
 from cdc.protocols import EventDecoder, RangeReader, ReplicaSide, ReplicaState, SourceSide
 from cdc.table import Table
 from cdc.verify.fences import FenceLog
 from cdc.verify.history import holds_all_below
 from cdc.verify.inconclusive import Inconclusive
 from cdc.verify.settings import VerifySettings
-from cdc.verify.window import DataWindow
+from cdc.verify.window import DataWindow, Offsets
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
@@ -33,8 +35,15 @@ class Parts:
     settings: VerifySettings
 
 
+class Low(NamedTuple):
+    """Where following the log began: every event of the table at or behind ``lsn`` stands at ``starts`` or later."""
+
+    lsn: int
+    starts: Offsets
+
+
 class Fencing:
-    """The fences of one table's verification. Each published one is the ``low`` of those that follow.
+    """The fences of one table's verification.
 
     Construction emits a mark and waits for it, so that a capture or a sink that stands still shows at once.
     Every method that waits raises Inconclusive when its time is up.
@@ -46,20 +55,33 @@ class Fencing:
         self.topic = f"{parts.settings.source}.{table.id}"
         self._count = 0
         fence = self.new_id()
-        snapshot = parts.source.snapshot()
-        parts.source.mark(Fence(fence, "mark", parts.settings.source, table.id, snapshot))
-        self.low: Watermark = parts.fences.wait(fence)
-        self.await_replica(self.low)
+        self.opened = self._mark(fence)
+        watermark = self.published(fence)
+        self._partitions = [TopicPartition(*at) for at in watermark.ends if at[0] == self.topic]
+        self.await_replica(watermark)
 
     def new_id(self) -> str:
         """For the next fence; unique over all runs."""
         self._count += 1
         return f"{self.parts.run}.{self.table.id}.{self._count}"
 
+    def follow(self) -> Low:
+        """Begin to follow the log from here on.
+
+        A watermark's ends will not do as ``starts``: by the time it is published they may lie beyond its fence.
+        What stands on a topic before a mark is emitted is before that mark in the log, too.
+        """
+        starts = self.parts.window.ends(self._partitions)
+        return Low(self._mark(self.new_id()), starts)
+
     def published(self, fence: str) -> Watermark:
-        """Wait for the fence's watermark, which becomes ``low``. A void one is a place in the log like any other."""
-        self.low = self.parts.fences.wait(fence)
-        return self.low
+        """Wait for the fence's watermark."""
+        return self.parts.fences.wait(fence)
+
+    def _mark(self, fence: str) -> int:
+        source = self.parts.source
+        mark = Fence(fence, "mark", self.parts.settings.source, self.table.id, source.snapshot())
+        return source.mark(mark)
 
     def await_replica(self, watermark: Watermark) -> None:
         """Wait until the replica holds everything before the fence."""

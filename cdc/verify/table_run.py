@@ -97,7 +97,7 @@ class TableRun:
         while True:
             fence = fencing.new_id()
             began = time.monotonic()
-            with self._parts.source.read(self._table, fence, fencing.low.lsn) as (reader, _):
+            with self._parts.source.read(self._table, fence, fencing.opened) as (reader, _):
                 whole = KeyRange(after, None)
                 buckets = list(reader.digest(whole, settings.bucket_rows, pace.row_limit))
             pace.took(sum(bucket.row_count for bucket in buckets), time.monotonic() - began)
@@ -140,7 +140,7 @@ class TableRun:
 
     def _unequal_keys(self, fencing: Fencing, key_range: KeyRange) -> list[bytes]:
         fence = fencing.new_id()
-        with self._parts.source.read(self._table, fence, fencing.low.lsn) as (reader, _):
+        with self._parts.source.read(self._table, fence, fencing.opened) as (reader, _):
             ours = reader.hashes(key_range)
         fencing.await_replica(fencing.published(fence))
         with fencing.replica_read() as (reader, _):

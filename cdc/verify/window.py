@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cdc.errors import Rejected
-from cdc.fence import Watermark
 from cdc.position import TopicPartition
 from cdc.protocols import EventDecoder, TopicReader
 from cdc.verify.history import KeyHistory
 from cdc.verify.inconclusive import Inconclusive
+
+Offsets = Mapping[TopicPartition, int]
 
 
 class DataWindow:
@@ -21,17 +22,20 @@ class DataWindow:
         self._decoder = decoder
         self._timeout = timeout
 
-    def read(self, topic: str, low: Watermark, history: KeyHistory) -> None:
-        """Feed ``history`` every record of ``topic`` from the fence ``low`` to the ends that it has now.
+    def ends(self, partitions: Sequence[TopicPartition]) -> Offsets:
+        """Where each partition ends now."""
+        return {at: end for at, (_, end) in self._reader.bounds(partitions).items()}
+
+    def read(self, starts: Offsets, history: KeyHistory) -> None:
+        """Feed ``history`` every record from ``starts`` to the ends that the partitions have now.
 
         To be called after the replica was read: then all that it held stands below these ends.
         """
-        starts = {TopicPartition(*at): end for at, end in low.ends.items() if at[0] == topic}
         bounds = self._reader.bounds(list(starts))
-        ends = {at: bounds[at][1] for at, start in starts.items() if bounds[at][1] > start}
         for at, start in starts.items():
             if bounds[at][0] > start:
                 raise Inconclusive(f"{at} no longer holds what the fence refers to (retention)")
+        ends = {at: bounds[at][1] for at, start in starts.items() if bounds[at][1] > start}
         if not ends:
             return
         self._reader.assign({at: starts[at] for at in ends})
@@ -41,7 +45,7 @@ class DataWindow:
         finally:
             self._reader.pause(list(ends))
 
-    def _read_up_to(self, ends: Mapping[TopicPartition, int], history: KeyHistory) -> None:
+    def _read_up_to(self, ends: Offsets, history: KeyHistory) -> None:
         deadline = time.monotonic() + self._timeout
         open_partitions = dict(ends)
         while open_partitions:

@@ -1,0 +1,193 @@
+"""The two doors for verification: locked, fenced reads of the source, and snapshots of the replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Literal
+
+from cdc.config import ConnectorConfig
+from cdc.errors import CdcError, Failed
+from cdc.fence import FENCE_PREFIX, Fence, Snapshot
+from cdc.protocols import RangeReader, ReplicaState
+from cdc.table import Table, TableId
+from connectors.postgres import checkpoints, snapshots
+from connectors.postgres.connection import connect
+from connectors.postgres.errors import translate, translated
+from connectors.postgres.publication import published
+from connectors.postgres.range_reader import PostgresRangeReader
+from connectors.postgres.settings import SourceSettings
+from connectors.postgres.sink_settings import SinkSettings
+from connectors.postgres.source import PostgresSource
+from connectors.postgres.statements import qualified
+
+_ESTIMATE = """
+SELECT greatest(sum(c.reltuples), 0)::int8 FROM pg_class c
+WHERE c.oid IN (SELECT relid FROM pg_partition_tree(%s::text::regclass))
+   OR c.oid = %s::text::regclass
+"""
+_LOCK_TIMEOUT_MS = 10_000
+
+
+class PostgresSourceSide:
+    """`cdc.protocols.SourceSide` for PostgreSQL. One read at a time; connects at first use, and anew after a failure."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._source = PostgresSource(settings)
+        self._side: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def read(self, table: Table, fence: str, low: int) -> Iterator[tuple[RangeReader, Snapshot]]:
+        """Lock, snapshot, read, fence, commit: in this order no rewrite stands between snapshot and fence."""
+        side = self._connection()
+        with _reading(side, table.id, self._settings.lock_timeout_ms, f"verifying {table.id}"):
+            snapshot = snapshots.visible(side)
+            of_it = published(side, self._settings.publication, table.id)
+            _check_columns(table, of_it.columns)
+            yield PostgresRangeReader(side, table, table.id, of_it.row_filter), snapshot
+            emitted = Fence(fence, "verify", self._settings.prefix, table.id, snapshot, low)
+            snapshots.emit_unflushed(side, FENCE_PREFIX, emitted.to_message())
+        with translated("emitting a fence"):
+            snapshots.flush(side)
+
+    def emit(self, prefix: str, content: bytes) -> int:
+        """``pg_logical_emit_message``, flushed."""
+        with translated(f"emitting a message {prefix}"):
+            return snapshots.emit(self._connection(), prefix, content)
+
+    def mark(self, fence: Fence) -> int:
+        """A fence that closes no read."""
+        return self.emit(FENCE_PREFIX, fence.to_message())
+
+    def snapshot(self) -> Snapshot:
+        """``pg_current_snapshot()``."""
+        with translated("taking a snapshot"):
+            return snapshots.visible(self._connection())
+
+    def tables(self) -> Sequence[Table]:
+        """Those that capture takes, in the shapes that it would give them now."""
+        return self._source.tables()
+
+    def estimate(self, table: Table) -> int:
+        """What the last ANALYZE or VACUUM counted."""
+        side = self._connection()
+        name = qualified(table.id).as_string(side)
+        with translated(f"looking at {table.id}"):
+            row = side.execute(_ESTIMATE, (name, name)).fetchone()
+        return int(row[0]) if row and row[0] else 0
+
+    def close(self) -> None:
+        """Ends a read that is under way; its fence is never emitted."""
+        self._source.close()
+        if self._side is not None:
+            self._side.close()
+            self._side = None
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._side is None or self._side.closed:
+            self._side = connect(
+                self._settings.conninfo,
+                connector=self._settings.connector,
+                purpose="verify",
+                # With row security on, a policy would hide rows in silence; off, it is an error.
+                session={"row_security": "off"},
+            )
+        return self._side
+
+
+class PostgresReplicaSide:
+    """`cdc.protocols.ReplicaSide` for PostgreSQL. One read at a time; connects at first use, and anew after a failure."""
+
+    def __init__(self, settings: SinkSettings) -> None:
+        self._settings = settings
+        self._side: psycopg.Connection[Any] | None = None
+
+    def state(self, sink: str, source: str) -> ReplicaState:
+        """One short transaction."""
+        side = self._connection()
+        with translated("reading the replica's checkpoint"):
+            try:
+                with side.transaction():
+                    side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    return ReplicaState(checkpoints.load(side, sink, source))
+            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+                raise _never_filled() from error
+
+    @contextmanager
+    def read(
+        self, table: Table, sink: str, source: str
+    ) -> Iterator[tuple[RangeReader, ReplicaState]]:
+        """The lock comes before the snapshot here too: after a rewrite an older one would see an empty table."""
+        side = self._connection()
+        target = self._settings.target(table.id, f"{source}.{table.id}")
+        with _reading(side, target, _LOCK_TIMEOUT_MS, f"verifying {target} in the replica"):
+            try:
+                state = ReplicaState(checkpoints.load(side, sink, source))
+            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+                raise _never_filled() from error
+            yield PostgresRangeReader(side, table, target), state
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        if self._side is not None:
+            self._side.close()
+            self._side = None
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._side is None or self._side.closed:
+            self._side = connect(
+                self._settings.conninfo,
+                connector=self._settings.connector,
+                purpose="verify",
+                session={"row_security": "off"},
+            )
+        return self._side
+
+
+@contextmanager
+def _reading(
+    side: psycopg.Connection[Any], table: TableId, lock_timeout_ms: int, doing: str
+) -> Iterator[None]:
+    """A transaction with the table locked before its snapshot is taken; the first query in the block takes it."""
+    try:
+        with side.transaction():
+            side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            side.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{lock_timeout_ms}ms")))
+            try:
+                side.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(qualified(table)))
+            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+                raise Failed(f"{table} is not there, while {doing}") from error
+            yield
+    except CdcError:
+        raise
+    except psycopg.Error as error:
+        raise translate(error, doing) from error
+    finally:
+        if side.broken or side.pgconn.transaction_status:
+            side.close()
+
+
+def _check_columns(table: Table, columns: Sequence[str] | None) -> None:
+    if columns is not None and set(columns) != {column.name for column in table.columns}:
+        raise Failed(
+            f"{table.id} changed its columns since the verification began", "verify it again"
+        )
+
+
+def _never_filled() -> Failed:
+    return Failed("the replica holds no checkpoint: no sink has ever run on it", "start the sink")
+
+
+def open_source_side(config: ConnectorConfig) -> PostgresSourceSide:
+    """The source's door by its configuration."""
+    return PostgresSourceSide(SourceSettings.of(config))
+
+
+def open_replica_side(config: ConnectorConfig) -> PostgresReplicaSide:
+    """The replica's door by its configuration."""
+    return PostgresReplicaSide(SinkSettings.of(config))
