@@ -1,0 +1,59 @@
+"""``cdc table``: the tables of a source connector, and copies of them made anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cdc.runtime import tables
+from cdc.runtime.config_files import load
+from cdc.table import TableId
+
+app = typer.Typer(name="table", help="Tables of a source connector.", no_args_is_help=True)
+
+_File = Annotated[Path, typer.Argument(help="The source connector's file.", metavar="FILE")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@app.command(name="list")
+def list_tables(file: _File, *, as_json: _Json = False) -> None:
+    """The captured tables, and how far the first copy of each has come."""
+    states = tables.states(load(file))
+    if as_json:
+        typer.echo(json.dumps({"tables": [state.to_json() for state in states]}))
+        return
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    view.add_column("table")
+    view.add_column("copy")
+    view.add_column("rows copied", justify="right")
+    for state in states:
+        view.add_row(str(state.table), state.state, f"{state.rows:,}")
+    Console().print(view)
+
+
+@app.command()
+def backfill(
+    file: _File,
+    table: Annotated[
+        list[str], typer.Option(help="schema.table; repeat it for several.", metavar="TABLE")
+    ],
+) -> None:
+    """Copy tables anew through the running connector, chunk by chunk beside the stream.
+
+    The request travels in the source's own log: it is done even if the connector is down now.
+    """
+    names = [_parsed(name) for name in table]
+    for name in tables.backfill(load(file), names):
+        typer.echo(f"backfill of {name} is requested")
+
+
+def _parsed(name: str) -> TableId:
+    try:
+        return TableId.parse(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

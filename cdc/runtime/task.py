@@ -1,0 +1,153 @@
+"""One task in a process of its own: ``python -m cdc.runtime.task FILE``.
+
+Its supervisor holds the other end of its standard input: when that closes, in whatever way, the task drains and stops.
+It says how it is on standard output, a JSON object a line; its log goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cdc.config import ConnectorConfig
+from cdc.errors import EXIT_FAILED, EXIT_OK, CdcError
+from cdc.pipeline.capture import Capture, CaptureStatistics
+from cdc.runtime.config_files import load
+from cdc.runtime.patience import keep_on
+from cdc.runtime.plugins import plugins
+from cdc.runtime.source_task import capture_once
+from cdc.telemetry import start_logging
+
+log = logging.getLogger(__name__)
+
+Numbers = Mapping[str, int | float | str | None]
+
+_REPORT_SECONDS = 0.5
+
+
+class Report:
+    """What the task says of itself, written at every change of state and twice a second."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state = "starting"
+        self._error: CdcError | None = None
+        self._numbers: Callable[[], Numbers] = dict
+
+    def running(self, numbers: Callable[[], Numbers]) -> None:
+        """The work has begun; ``numbers`` tells how far it is, from any thread."""
+        with self._lock:
+            self._state, self._error, self._numbers = "running", None, numbers
+        self.write()
+
+    def away(self, error: CdcError) -> None:
+        """A server is away; the task waits for it."""
+        with self._lock:
+            self._state, self._error = "unreachable", error
+        self.write()
+
+    def ended(self, error: CdcError | None) -> None:
+        """The task is over: stopped as asked, or failed for good."""
+        with self._lock:
+            self._state, self._error = ("failed" if error else "stopped"), error
+        self.write()
+
+    def write(self) -> None:
+        """Put the current state on standard output; a supervisor that is gone does not matter."""
+        with self._lock:
+            line = json.dumps(
+                {
+                    "state": self._state,
+                    "pid": os.getpid(),
+                    "error": self._error.what if self._error else None,
+                    "remedy": self._error.remedy if self._error else None,
+                    **self._numbers(),
+                }
+            )
+            try:
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+            except OSError:
+                return
+
+    def keep_writing(self, stop: threading.Event) -> None:
+        """Write twice a second until ``stop``; the body of a thread."""
+        while not stop.wait(_REPORT_SECONDS):
+            self.write()
+
+
+def run(path: Path) -> int:
+    """Run the task of this connector file until its supervisor lets go; the exit status."""
+    stop = threading.Event()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_until_let_go, args=(stop,), daemon=True).start()
+    report = Report()
+    written = threading.Event()
+    threading.Thread(target=report.keep_writing, args=(written,), daemon=True).start()
+    try:
+        keep_on(_attempt(load(path), stop, report), stop.is_set, report.away)
+    except CdcError as error:
+        written.set()
+        report.ended(error)
+        return error.exit_status
+    written.set()
+    report.ended(None)
+    return EXIT_OK
+
+
+def _attempt(config: ConnectorConfig, stop: threading.Event, report: Report) -> Callable[[], None]:
+    plugin = plugins()[config.plugin]
+    if config.role == "source":
+        return lambda: capture_once(
+            config, plugin, stop.is_set, lambda capture: report.running(_source_numbers(capture))
+        )
+    from cdc.runtime.sink_task import apply_once, sink_numbers
+
+    return lambda: apply_once(
+        config, plugin, stop, lambda applier: report.running(sink_numbers(applier))
+    )
+
+
+def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
+    statistics: CaptureStatistics = capture.statistics
+
+    def numbers() -> Numbers:
+        lag = time.time() - statistics.commit_us / 1e6 if statistics.commit_us else None
+        return {
+            "events": statistics.events + statistics.backfilled,
+            "transactions": statistics.transactions,
+            "position": statistics.lsn,
+            "lag_seconds": lag,
+        }
+
+    return numbers
+
+
+def _until_let_go(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.set()
+
+
+def main() -> int:
+    """The process: arguments are the connector's file and the log level."""
+    start_logging(sys.argv[2] if len(sys.argv) > 2 else "INFO")
+    try:
+        return run(Path(sys.argv[1]))
+    except Exception:
+        log.exception("the task met a defect of its own")
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""A first copy under traffic ends equal to the source, whatever the order of commits, visibility, reads and fences."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from cdc.checkpoint import BackfillProgress
+from cdc.event import Begin, Change, Message
+from cdc.fence import Fence, Signal, Watermark
+from cdc.pipeline.backfill import Admission, Backfill
+from cdc.pipeline.fences import FenceJudge
+from cdc.position import Position
+from tests.unit.simulated_source import ORDERS, Row, SimulatedSource, key_of, parsed
+
+
+class Run:
+    """Capture and replica in miniature over a simulated source."""
+
+    def __init__(self, seed: int) -> None:
+        self.source = SimulatedSource(random.Random(seed))
+        for _ in range(30):
+            self._source_step()
+        self.taken = len(self.source.log)  # the slot is made here
+        self.source.finish()  # old transactions end before the first read (the floor)
+        self.taken = len(self.source.log)
+        self.judge = FenceJudge(self.source.snapshot())
+        self.backfill = Backfill(
+            self.source, self.judge, 1, {ORDERS.id: BackfillProgress("waiting")}, (), lambda: True
+        )
+        self.replica: dict[bytes, Row] = {}
+        self.positions: list[Position] = []
+        self.marks: list[Watermark] = []
+        self.admit(self.backfill.open(ORDERS.id, self.source.lsn))
+
+    def _source_step(self) -> None:
+        s = self.source
+        s.random.choices([s.begin, s.write, s.commit, s.abort, s.show], weights=[3, 8, 4, 1, 4])[
+            0
+        ]()
+
+    def step(self) -> None:
+        choice = self.source.random.random()
+        if choice < 0.6:
+            self._source_step()
+        elif choice < 0.7:
+            self.backfill.step()
+        elif choice < 0.8:
+            self.source.emit_fence()
+        elif choice < 0.85:
+            self.judge.settle(self.source.horizon())
+        else:
+            self.follow()
+
+    def follow(self) -> None:
+        """Take one transaction or message of the log."""
+        log = self.source.log
+        if self.taken == len(log):
+            return
+        item = log[self.taken]
+        self.taken += 1
+        if isinstance(item, Message):
+            self.judge.reached(item.lsn - 1)
+            self.admit(self.backfill.at_fence(Fence.from_message(item.content), item.lsn))
+            return
+        assert isinstance(item, Begin)
+        self.judge.begin(item.xid, item.commit_lsn)
+        while isinstance(change := log[self.taken], Change):
+            self.taken += 1
+            self.judge.changed([change])
+            self.apply(change, Position(1, item.commit_lsn, change.total_order))
+        self.taken += 1
+        self.judge.reached(self.positions[-1].commit_lsn if self.positions else 0)
+
+    def admit(self, admission: Admission) -> None:
+        self.marks.append(admission.watermark)
+        for change in admission.changes:
+            self.apply(change, Position(1, change.lsn, change.total_order))
+
+    def apply(self, change: Change, position: Position) -> None:
+        assert change.key is not None
+        self.positions.append(position)
+        if change.after is None:
+            self.replica.pop(change.key, None)
+        elif not change.unchanged:
+            self.replica[change.key] = parsed(change.after)
+        elif change.key in self.replica:
+            self.replica[change.key] = (parsed(change.after)[0], self.replica[change.key][1])
+
+    def end(self) -> None:
+        self.source.finish()
+        for _ in range(1000):
+            self.backfill.step()
+            self.source.emit_fence()
+            self.judge.settle(self.source.horizon())
+            self.follow()
+            if not self.backfill.busy and self.taken == len(self.source.log):
+                return
+        raise AssertionError("the backfill never ends")
+
+    def expected(self) -> dict[bytes, Row]:
+        return {key_of(key): row for key, row in self.source.visible.items()}
+
+
+def seeds() -> Iterator[int]:
+    base = random.SystemRandom().randrange(1 << 30)
+    return iter(range(base, base + 300))
+
+
+def test_copy_under_traffic_equals_the_source() -> None:
+    voids = again = 0
+    for seed in seeds():
+        run = Run(seed)
+        for _ in range(run.source.random.randrange(300)):
+            run.step()
+        run.end()
+        assert run.replica == run.expected(), f"seed {seed}"
+        assert run.positions == sorted(set(run.positions)), (
+            f"seed {seed}: positions repeat or go back"
+        )
+        assert run.marks[-1].phase == "final" or not run.backfill.busy, f"seed {seed}"
+        assert sum(mark.phase == "final" for mark in run.marks) == 1, f"seed {seed}"
+        voids += sum(bool(mark.void) for mark in run.marks)
+        again += sum(mark.fence.startswith("again-") for mark in run.marks)
+    assert voids, "no run met a transaction in limbo: the simulation proves nothing of it"
+    assert again, "no run had to read a key again: the simulation proves nothing of it"
+
+
+@pytest.mark.parametrize("rule", ["the judge sees everything", "touched keys are admitted"])
+def test_the_simulation_fails_without_the_rule(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if rule == "the judge sees everything":
+        monkeypatch.setattr("cdc.fence.Snapshot.sees", lambda *_: True)
+    else:
+        monkeypatch.setattr("cdc.pipeline.backfill._READS_AHEAD", 2)
+        judge = FenceJudge.judge
+
+        def without_keys(self: FenceJudge, fence: Fence, read_from: int | None = None) -> object:
+            judgement = judge(self, fence, read_from)
+            return type(judgement)(judgement.void)
+
+        monkeypatch.setattr(FenceJudge, "judge", without_keys)
+
+    def differs(seed: int) -> bool:
+        run = Run(seed)
+        for _ in range(run.source.random.randrange(300)):
+            run.step()
+        run.end()
+        return run.replica != run.expected()
+
+    assert any(differs(seed) for seed in seeds())
+
+
+def test_repair_sends_what_is_there_and_deletes_what_is_not() -> None:
+    run = Run(7)
+    run.end()
+    extra, missing = key_of(900), next(iter(run.replica))
+    run.replica[extra] = (1, 1)
+    del run.replica[missing]
+    run.backfill.take(Signal("x", "repair", "p", ORDERS.id, (extra, missing)))
+    run.end()
+    assert run.replica == run.expected()
+    assert run.marks[-1].fence == "x"
+
+
+def test_a_fence_without_its_read_is_void() -> None:
+    run = Run(1)
+    fence = Fence("unknown", "backfill", "p", ORDERS.id, run.source.snapshot())
+    admission = run.backfill.at_fence(fence, run.source.lsn)
+    assert admission.watermark.void
+    assert not admission.changes
