@@ -1,0 +1,163 @@
+"""What a run of events of one table comes to: at most one change for each key.
+
+A set-based statement may touch a row once, so several changes of a key are brought to their last state first.
+Deletes stand before the rest when they are applied: a row's unique values are free before another takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc.event import Delivered
+from cdc.table import Table
+from connectors.postgres.tuples import TupleTranscoder
+
+Value = bytes | None
+"""A column in PostgreSQL's binary form."""
+
+
+@dataclass(slots=True)
+class Pieces:
+    """A row put together from several events: binary values in column order.
+
+    ``missing`` are the positions of columns that no event of the run carried; without any the row is whole.
+    """
+
+    values: list[Value]
+    missing: frozenset[int]
+
+    def over(self, older: Pieces) -> Pieces:
+        """The row with what it lacks taken from an older state of it."""
+        filled = self.missing - older.missing
+        if not filled:
+            return self
+        values = [
+            older.values[at] if at in filled else value for at, value in enumerate(self.values)
+        ]
+        return Pieces(values, self.missing - filled)
+
+
+State = bytes | Pieces | None
+"""A key's last state: a whole row (an Avro record), pieces of one, or None for a deleted row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A key changed, and the log did not carry the whole row: what is missing stands under the old key.
+
+    To be applied after all that came before it in the run.
+    """
+
+    old_key: bytes
+    row: Pieces
+
+
+class NetChanges:
+    """Takes events of one row schema in order. After ``take`` returned a Move, apply all, ``clear``, then the Move.
+
+    ``states`` holds each key's last state. ``expected`` holds the keys whose first change here was an update or a
+    delete of the log: their rows must have been in the replica before. Rows of fences never count (correctness: a
+    table may still be backfilling).
+    """
+
+    __slots__ = ("_held", "collection", "expected", "states", "table", "transcoder")
+
+    def __init__(self, collection: str, table: Table, transcoder: TupleTranscoder) -> None:
+        self.collection = collection
+        self.table = table
+        self.transcoder = transcoder
+        self.states: dict[bytes, State] = {}
+        self.expected: set[bytes] = set()
+        self._held: Delivered | None = None
+
+    def take(self, event: Delivered) -> Move | None:
+        """Add an event: ``c``, ``r``, ``u`` or ``d``, with a key."""
+        if self._held is not None:
+            return self._after_held(event)
+        key = event.key or b""
+        op = event.op
+        if op == "d":
+            if event.other_key is not None:
+                # The row's new key follows, and may need values of the row under its old one.
+                self._held = event
+                return None
+            self._expect(key, event)
+            self.states[key] = None
+            return None
+        if op == "u":
+            self._expect(key, event)
+        if not event.unchanged:
+            self.states[key] = event.after
+        else:
+            self._merge(key, self._pieces(event))
+        return None
+
+    def settle(self) -> None:
+        """Nothing more follows: a held delete is what it says."""
+        if (held := self._held) is not None:
+            self._held = None
+            key = held.key or b""
+            self._expect(key, held)
+            self.states[key] = None
+
+    def clear(self) -> None:
+        """All but what is held is applied."""
+        self.states = {}
+        self.expected = set()
+
+    def _after_held(self, event: Delivered) -> Move | None:
+        held = self._held
+        moved = (
+            held is not None
+            and event.op == "c"
+            and event.unchanged
+            and event.other_key == held.key
+            and event.key == held.other_key
+        )
+        if not moved or held is None:
+            self.settle()
+            return self.take(event)
+        old_key, new_key = held.key or b"", event.key or b""
+        row = self._pieces(event)
+        if old_key in self.states:
+            older = self.states[old_key]
+            if older is None:
+                # The old row was deleted, so there is none to move: nothing is made of pieces.
+                self._held = None
+                return None
+            row = row.over(self._as_pieces(older))
+        if row.missing:
+            self._held = None
+            return Move(old_key, row)
+        self.settle()
+        self.states[new_key] = row
+        return None
+
+    def _expect(self, key: bytes, event: Delivered) -> None:
+        if key not in self.states and event.xid:
+            self.expected.add(key)
+
+    def _merge(self, key: bytes, row: Pieces) -> None:
+        if key not in self.states:
+            self.states[key] = row
+        elif (older := self.states[key]) is not None:
+            self.states[key] = row.over(self._as_pieces(older))
+
+    def _as_pieces(self, state: bytes | Pieces) -> Pieces:
+        if isinstance(state, Pieces):
+            return state
+        return Pieces(list(self.transcoder.columns_of(state)), frozenset())
+
+    def _pieces(self, event: Delivered) -> Pieces:
+        names = event.unchanged
+        missing = frozenset(
+            at for at, column in enumerate(self.table.columns) if column.name in names
+        )
+        values: Sequence[Value] = self.transcoder.columns_of(event.after or b"")
+        return Pieces(
+            [None if at in missing else value for at, value in enumerate(values)], missing
+        )
+
+
+__all__ = ["Move", "NetChanges", "Pieces", "State", "Value"]

@@ -1,0 +1,124 @@
+"""A sink's session with its replica: how it is opened, claimed, and what an error in it means."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import errors
+
+from cdc.checkpoint import SinkCheckpoint
+from cdc.errors import CdcError, Fenced, Unreachable
+from connectors.postgres import checkpoints
+from connectors.postgres.checkpoints import Claim, Session
+from connectors.postgres.connection import connect
+from connectors.postgres.sink_errors import sink_error
+from connectors.postgres.sink_settings import SinkSettings
+from connectors.postgres.table_writer import BinaryDumper
+from connectors.postgres.writers import Writers
+
+_SESSION = {
+    # An owner that stopped in mid-transaction does not hold its locks for ever, even if nobody claims.
+    "idle_in_transaction_session_timeout": "60s",
+    # A reader's lock on a table of the replica is waited for, and said, not endured in silence.
+    "lock_timeout": "30s",
+    "default_transaction_isolation": "read committed",
+    # Statements are short; compiling them costs more than it saves.
+    "jit": "off",
+    "temp_buffers": "32MB",
+}
+_PREPARE_AFTER = 2
+
+_log = logging.getLogger(__name__)
+
+
+class SinkSession:
+    """One claim of one checkpoint, in one session with the replica."""
+
+    def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
+        """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
+        self._settings = settings
+        doing = f"claiming the checkpoint of {sink} in the replica"
+        try:
+            self.connection = _open(settings)
+            self._begin = _prepare(self.connection)
+            checkpoints.install(self.connection)
+            newest = checkpoints.epoch(self.connection, sink, source)
+            self.claim = Claim(sink, source, newest)
+            if held is not None and newest > held:
+                raise self.fenced()
+            self.claim = checkpoints.claim(self.connection, sink, source)
+            self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
+        except psycopg.Error as error:
+            raise sink_error(error, doing) from error
+        self.writers = Writers(self.connection, settings)
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.connection.execute(self._begin.encode())
+        self.writers.trim()
+
+    def roll_back(self) -> None:
+        """End a transaction that takes no effect, and forget the tables that it may have made."""
+        self.writers.forget()
+        with contextlib.suppress(psycopg.Error):
+            self.connection.execute("ROLLBACK")
+            self.connection.execute("DISCARD TEMP")
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        with contextlib.suppress(psycopg.Error):
+            self.connection.close()
+
+    def fenced(self) -> Fenced:
+        """The error of an owner that was replaced."""
+        return Fenced(
+            f"another owner has claimed the checkpoint of {self.claim.sink} in the replica",
+            "only one process may run this sink: this one stops",
+        )
+
+    @contextlib.contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """Run a block whose driver errors leave it translated: Fenced where a newer owner ended the session."""
+        try:
+            yield
+        except psycopg.Error as error:
+            found = sink_error(error, doing)
+            if isinstance(found, Unreachable) and self._was_replaced():
+                found = self.fenced()
+            raise found from error
+
+    def _was_replaced(self) -> bool:
+        """Whether a newer owner has claimed. Asked only of a session that has ended; False when nobody answers."""
+        if not self.connection.closed:
+            return False
+        try:
+            with _open(self._settings) as other:
+                newest = checkpoints.epoch(other, self.claim.sink, self.claim.source)
+        except (CdcError, psycopg.Error):
+            return False
+        return newest > self.claim.epoch
+
+
+def _open(settings: SinkSettings) -> Session:
+    return connect(
+        settings.conninfo, connector=settings.connector, purpose="apply", session=_SESSION
+    )
+
+
+def _prepare(session: Session) -> str:
+    """Fit a session for applying; returns the statement that begins a transaction."""
+    session.prepare_threshold = _PREPARE_AFTER
+    session.adapters.register_dumper(bytes, BinaryDumper)
+    try:
+        session.execute("SET session_replication_role = replica")
+    except errors.InsufficientPrivilege:
+        _log.warning(
+            "the replica's triggers and foreign keys run for replicated rows: its role may not set"
+            " session_replication_role (GRANT SET ON PARAMETER session_replication_role)"
+        )
+        # What may wait until the commit does: a batch is ordered by table, not as the source changed its rows.
+        return "BEGIN; SET CONSTRAINTS ALL DEFERRED"
+    return "BEGIN"

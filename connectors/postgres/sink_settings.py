@@ -1,0 +1,230 @@
+"""The replica connector's properties, by the names of Debezium's JDBC sink, and what a checked configuration means.
+
+Under our class name nothing is skipped. The JDBC sink's class name brings its own defaults (``JDBC_SINK_DEFAULTS``):
+those that cannot be obeyed without losing changes are refused here with the value to set.
+https://debezium.io/documentation/reference/stable/connectors/jdbc.html#jdbc-connector-configuration
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc.config import ConnectorConfig, Setting
+from cdc.errors import ConfigError
+from cdc.table import TableId
+from connectors.postgres.setting_values import boolean, one_of, only, whole
+from connectors.postgres.sink_settings_of_jdbc import FOREIGN
+
+SchemaEvolution = Literal["none", "basic"]
+
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+_PLACEHOLDERS = ("topic", "source.schema", "source.table")
+_UPSERT = "a change delivered again has to find its row, not to add another"
+
+
+def table_format(raw: Any) -> str:
+    """A target table's name with placeholders, of the form ``table`` or ``schema.table``."""
+    text = str(raw).strip()
+    for name in _PLACEHOLDER.findall(text):
+        if name not in _PLACEHOLDERS:
+            known = ", ".join(f"${{{placeholder}}}" for placeholder in _PLACEHOLDERS)
+            raise ValueError(f"${{{name}}} is not known: {known} are")
+    if not text or len(_PLACEHOLDER.sub("x", text).split(".")) > 2:
+        raise ValueError("a name of the form table or schema.table is expected")
+    return text
+
+
+SINK_SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "connection.url",
+        "The replica: jdbc:postgresql://host:port/database?..., or a libpq URL. A session of its own,"
+        " not one of a transaction pooler.",
+        required=True,
+    ),
+    Setting("connection.username", "The user to connect as."),
+    Setting("connection.password", "The user's password.", secret=True),
+    Setting(
+        "insert.mode",
+        "upsert is the one that is supported.",
+        one_of("insert", "update", "upsert"),
+        "upsert",
+    ),
+    Setting(
+        "primary.key.mode",
+        "record_key is the one that is supported: rows are found by the key of their records.",
+        one_of("kafka", "none", "record_key", "record_value"),
+        "record_key",
+    ),
+    Setting("delete.enabled", "Whether deletes are applied.", boolean, default=True),
+    Setting("truncate.enabled", "Whether truncates are applied.", boolean, default=True),
+    Setting(
+        "schema.evolution",
+        "basic: make missing tables and columns, drop NOT NULL where the source did. none: stop, and say what to run.",
+        one_of("basic", "none"),
+        "basic",
+    ),
+    Setting(
+        "collection.name.format",
+        "The target table, with ${source.schema}, ${source.table} or ${topic} (its dots become underscores).",
+        table_format,
+        "${source.schema}.${source.table}",
+    ),
+    Setting("table.name.format", "Older name of collection.name.format.", table_format),
+    Setting("batch.size", "Most events that one statement applies.", whole(1, 1_000_000), 20_000),
+    Setting(
+        "quote.identifiers",
+        "Names are always quoted, so that they are the source's.",
+        only("true", "an unquoted name would be another one"),
+        "true",
+    ),
+    *FOREIGN,
+)
+
+JDBC_SINK_CLASS = "io.debezium.connector.jdbc.JdbcSinkConnector"
+
+JDBC_SINK_DEFAULTS: Mapping[str, Any] = {
+    "insert.mode": "insert",
+    "primary.key.mode": "none",
+    "delete.enabled": False,
+    "truncate.enabled": False,
+    "schema.evolution": "none",
+    "collection.name.format": "${topic}",
+    "batch.size": 500,
+}
+
+JDBC_SINK_WARNINGS: Mapping[str, str] = {
+    "delete.enabled": "deleted rows stay in the replica",
+    "truncate.enabled": "truncated rows stay in the replica",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """A replica's configuration in the connector's own terms."""
+
+    connector: str
+    conninfo: str
+    deletes: bool
+    truncates: bool
+    evolution: SchemaEvolution
+    name_format: str
+    batch_size: int
+
+    @classmethod
+    def of(cls, config: ConnectorConfig) -> SinkSettings:
+        """Read a checked configuration; ConfigError for what would lose changes, or cannot be understood."""
+        for name, supported in (("insert.mode", "upsert"), ("primary.key.mode", "record_key")):
+            if config[name] != supported:
+                raise ConfigError(
+                    f"{name}={config[name]} is not supported: {_UPSERT}", f"set {name}={supported}"
+                )
+        return cls(
+            connector=config.name,
+            conninfo=conninfo(
+                config["connection.url"],
+                config["connection.username"],
+                config["connection.password"],
+            ),
+            deletes=config["delete.enabled"],
+            truncates=config["truncate.enabled"],
+            evolution=cast("SchemaEvolution", config["schema.evolution"]),
+            name_format=config["table.name.format"] or config["collection.name.format"],
+            batch_size=config["batch.size"],
+        )
+
+    def target(self, source: TableId, topic: str) -> TableId:
+        """The table of the replica for a table of the source. ``public`` where the format names no schema."""
+        values = {
+            "topic": topic.replace(".", "_"),
+            "source.schema": source.schema,
+            "source.table": source.name,
+        }
+        # Split before a name is put in: a name may hold a dot of its own.
+        parts = [
+            _PLACEHOLDER.sub(lambda match: values[match[1]], part)
+            for part in _split(self.name_format)
+        ]
+        return TableId(*parts) if len(parts) == 2 else TableId("public", parts[0])
+
+
+def conninfo(url: str, user: str | None, password: str | None) -> str:
+    """A libpq connection string of a JDBC or libpq URL; ``user`` and ``password`` override what stands in it.
+
+    ConfigError for a URL that is neither, and for a JDBC parameter that has no counterpart in libpq.
+    """
+    given = {"user": user, "password": password}
+    try:
+        parts = conninfo_to_dict(_libpq_url(url.strip()))
+        return make_conninfo("", **{**parts, **{k: v for k, v in given.items() if v is not None}})
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            "connection.url is not a PostgreSQL URL",
+            "give it the form jdbc:postgresql://host:port/database",
+        ) from error
+
+
+_JDBC_TO_LIBPQ = {
+    "user": "user",
+    "password": "password",
+    "sslmode": "sslmode",
+    "sslrootcert": "sslrootcert",
+    "sslcert": "sslcert",
+    "sslkey": "sslkey",
+    "sslpassword": "sslpassword",
+    "connectTimeout": "connect_timeout",
+    "gssEncMode": "gssencmode",
+}
+# They shape the driver's own work and change no row.
+_JDBC_ONLY = frozenset(
+    ("ApplicationName", "reWriteBatchedInserts", "prepareThreshold", "tcpKeepAlive", "loginTimeout")
+)
+
+
+def _libpq_url(url: str) -> str:
+    if not url.startswith("jdbc:"):
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise psycopg.ProgrammingError("not a URL")
+        return url
+    parts = urlsplit(url.removeprefix("jdbc:"))
+    if parts.scheme != "postgresql":
+        raise psycopg.ProgrammingError("not PostgreSQL's")
+    options = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "ssl":
+            options.append(
+                ("sslmode", "verify-full" if value.lower() in ("", "true") else "prefer")
+            )
+        elif name == "targetServerType" and value == "primary":
+            options.append(("target_session_attrs", "read-write"))
+        elif name in _JDBC_TO_LIBPQ:
+            options.append((_JDBC_TO_LIBPQ[name], value))
+        elif name not in _JDBC_ONLY:
+            raise ConfigError(
+                f"connection.url has the parameter {name}, which is not supported", "take it out"
+            )
+    # Not urlencode: libpq takes "+" as itself, never as a blank.
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options)
+    return f"postgresql://{parts.netloc}/{quote(unquote(parts.path[1:]))}?{query}"
+
+
+def _split(name_format: str) -> list[str]:
+    """Split at dots outside placeholders."""
+    return re.split(r"\.(?![^{}]*\})", name_format)
+
+
+__all__ = [
+    "JDBC_SINK_CLASS",
+    "JDBC_SINK_DEFAULTS",
+    "JDBC_SINK_WARNINGS",
+    "SINK_SETTINGS",
+    "SchemaEvolution",
+    "SinkSettings",
+    "conninfo",
+]

@@ -1,0 +1,187 @@
+"""One transaction of a replica: events brought to one change per key and table, written, and the checkpoint with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from psycopg import errors
+
+from cdc.checkpoint import SinkCheckpoint, TableState
+from cdc.errors import Failed, Rejected
+from cdc.event import Delivered
+from cdc.table import TableId
+from connectors.postgres import checkpoints, statements
+from connectors.postgres.net_changes import NetChanges
+from connectors.postgres.sink_session import SinkSession
+from connectors.postgres.sink_settings import SinkSettings
+from connectors.postgres.table_writer import TableWriter
+
+Ended = Callable[[Counter[str], Mapping[str, TableState]], None]
+"""Takes what a committed transaction brought: rows missing in it, and tables' new states."""
+
+
+class _Run(NamedTuple):
+    changes: NetChanges
+    writer: TableWriter
+
+
+class SinkTransaction:
+    """Rows and checkpoint that appear together or not at all. ``number`` numbers the session's transactions."""
+
+    def __init__(
+        self,
+        session: SinkSession,
+        settings: SinkSettings,
+        live: frozenset[str],
+        number: int,
+        committed: Ended,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._live = live
+        self._number = number
+        self._committed = committed
+        self._state: Literal["open", "failed", "ended"] = "open"
+        self._saved = False
+        self._runs: dict[str, _Run] = {}
+        self._emptied: dict[TableId, None] = {}
+        self._missing: Counter[str] = Counter()
+        self._tables: dict[str, TableState] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether another one may begin."""
+        return self._state == "ended"
+
+    def apply(self, events: Sequence[Delivered]) -> None:
+        """Apply in this order, ``batch.size`` events at a time. See `cdc.protocols.StoreTransaction`."""
+        size = self._settings.batch_size
+        with self._working("applying changes to the replica"):
+            for start in range(0, len(events), size):
+                self._take(events[start : start + size])
+                self._write_all()
+
+    def save(self, checkpoint: SinkCheckpoint) -> None:
+        """Store the checkpoint with the rows, and keep claims waiting from here to the end. Fenced as ``commit``."""
+        with self._working("saving the checkpoint in the replica"):
+            self._settle()
+            if not checkpoints.save(self._session.connection, self._session.claim, checkpoint):
+                raise self._session.fenced()
+            self._saved = True
+            self._tables.update(checkpoint.tables)
+
+    def commit(self) -> None:
+        """Durable on return as far as the server's ``synchronous_commit`` goes; never rows without checkpoint."""
+        with self._working("committing in the replica"):
+            self._settle()
+            connection = self._session.connection
+            if not self._saved and not checkpoints.hold(connection, self._session.claim):
+                raise self._session.fenced()
+            if connection.execute("COMMIT").statusmessage != "COMMIT":
+                raise Failed("the replica rolled the transaction back instead of committing it")
+        self._state = "ended"
+        self._committed(self._missing, self._tables)
+
+    def rollback(self) -> None:
+        """Nothing took effect. Safe to repeat, and after ``commit``."""
+        if self._state != "ended":
+            self._state = "ended"
+            self._session.roll_back()
+
+    @contextlib.contextmanager
+    def _working(self, doing: str) -> Iterator[None]:
+        if self._state != "open":
+            raise Failed(f"the transaction has {self._state}, while {doing}", "roll it back")
+        self._state = "failed"
+        with self._session.translated(doing):
+            yield
+        self._state = "open"
+
+    def _take(self, events: Sequence[Delivered]) -> None:
+        runs = self._runs
+        for event in events:
+            if self._skipped(event):
+                continue
+            if event.op == "t":
+                self._empty(event)
+                continue
+            if self._emptied:
+                self._write_emptied()
+            run = runs.get(event.collection)
+            if run is None or run.changes.table is not event.table:
+                run = self._run_of(event)
+            if (move := run.changes.take(event)) is not None:
+                self._write(run)
+                if not run.writer.move(move):
+                    self._count(event.collection, 1)
+
+    def _skipped(self, event: Delivered) -> bool:
+        op = event.op
+        if op == "d":
+            # A row whose key changed is moved, not deleted.
+            return not self._settings.deletes and event.other_key is None
+        if op == "t":
+            return not self._settings.truncates
+        return op == "m"
+
+    def _run_of(self, event: Delivered) -> _Run:
+        """Where the event is taken up. What an earlier row schema brought is written first."""
+        if event.key is None and event.op != "t":
+            raise Rejected(
+                f"an event of {event.collection} has no key",
+                "capture the table by a key: a primary key, or an index as its replica identity",
+            )
+        if (before := self._runs.get(event.collection)) is not None:
+            before.changes.settle()
+            self._write(before)
+        writer = self._session.writers.of(event)
+        run = _Run(NetChanges(event.collection, writer.table, writer.transcoder), writer)
+        self._runs[event.collection] = run
+        return run
+
+    def _settle(self) -> None:
+        for run in self._runs.values():
+            run.changes.settle()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        self._write_emptied()
+        for run in self._runs.values():
+            self._write(run)
+
+    def _write(self, run: _Run) -> None:
+        if run.changes.states:
+            missing = run.writer.write(run.changes, self._number)
+            self._count(run.changes.collection, missing)
+            run.changes.clear()
+
+    def _empty(self, event: Delivered) -> None:
+        """Note a truncate, behind what came before. Those of one statement follow each other, and go together."""
+        run = self._runs.get(event.collection)
+        if run is None or run.changes.table is not event.table:
+            run = self._run_of(event)
+        run.changes.settle()
+        self._write(run)
+        self._emptied[run.writer.replica.id] = None
+
+    def _write_emptied(self) -> None:
+        if not self._emptied:
+            return
+        connection = self._session.connection
+        tables, self._emptied = list(self._emptied), {}
+        connection.execute("SAVEPOINT cdc_truncate")
+        try:
+            connection.execute(statements.truncate(tables))
+        except errors.FeatureNotSupported:
+            # A table of the replica that is not in the list refers to one that is.
+            connection.execute("ROLLBACK TO SAVEPOINT cdc_truncate")
+            for table in tables:
+                connection.execute(statements.delete_all(table))
+        connection.execute("RELEASE SAVEPOINT cdc_truncate")
+
+    def _count(self, collection: str, missing: int) -> None:
+        if missing and collection in self._live:
+            self._missing[collection] += missing

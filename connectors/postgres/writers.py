@@ -1,0 +1,57 @@
+"""The table writers of one session, by collection: made as row schemas are met, renewed as they change."""
+
+from __future__ import annotations
+
+from cdc.event import Delivered
+from connectors.postgres.checkpoints import Session
+from connectors.postgres.replica_tables import find_or_make
+from connectors.postgres.sink_settings import SinkSettings
+from connectors.postgres.table_writer import TableWriter
+from connectors.postgres.tuples import TupleTranscoder
+
+_MOST = 128
+"""Writers that are kept between transactions: the staging table of each is emptied at every commit."""
+
+
+class Writers:
+    """Knows the writer for each collection's present row schema."""
+
+    def __init__(self, session: Session, settings: SinkSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._by_collection: dict[str, TableWriter] = {}
+
+    def of(self, event: Delivered) -> TableWriter:
+        """The writer for the event's row schema. Finds, makes or alters its table in the open transaction.
+
+        Failed when the table does not fit.
+        """
+        known = self._by_collection.pop(event.collection, None)
+        if known is None or known.table is not event.table:
+            if known is not None:
+                known.drop()
+            known = self._make(event)
+        # Put back last: the first is the one that was not used for the longest time.
+        self._by_collection[event.collection] = known
+        return known
+
+    def trim(self) -> None:
+        """Drop the staging tables that were not used of late. To be called between transactions' uses of them."""
+        while len(self._by_collection) > _MOST:
+            self._by_collection.pop(next(iter(self._by_collection))).drop()
+
+    def forget(self) -> None:
+        """The session lost its staging tables, and perhaps the tables that were made."""
+        self._by_collection.clear()
+
+    def _make(self, event: Delivered) -> TableWriter:
+        table = event.table
+        transcoder = TupleTranscoder(table.columns, table.key)
+        replica = find_or_make(
+            self._session,
+            table,
+            self._settings.target(table.id, event.topic),
+            transcoder.staged_types,
+            self._settings.evolution,
+        )
+        return TableWriter(self._session, table, replica, transcoder)
