@@ -25,7 +25,7 @@ from cdc.local.broker import Broker
 from cdc.local.jars import apicurio_jars, cache_directory, kafka_jars
 from cdc.local.keeping import Keeping, end_leftovers
 from cdc.local.postgres import PostgresServer
-from cdc.local.processes import Process, end, signal_tree
+from cdc.local.processes import Process, end, pause_tree, signal_tree
 from cdc.local.registry import Registry
 from cdc.local.server import Server
 from cdc.local.starting import PortTaken, Progress, await_ready, silent, start
@@ -238,10 +238,13 @@ class Cluster:
         start(self._keeping, down, silent, abandon=lambda: None)
 
     def pause(self, *names: str) -> None:
-        """SIGSTOP servers and all their processes: connections stay open and nothing answers."""
+        """SIGSTOP servers and all their processes: connections stay open and nothing answers.
+
+        All of them have stopped on return.
+        """
         for name in names:
             if (process := self._process(name)) is not None:
-                signal_tree(process, signal.SIGSTOP)
+                pause_tree(process)
 
     def resume(self, *names: str) -> None:
         """Wake paused servers."""

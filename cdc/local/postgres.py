@@ -175,17 +175,25 @@ def binaries() -> Path:
 
 
 def _unprivileged() -> tuple[str, ...]:
-    """The command that runs another as a user whom PostgreSQL accepts; empty unless we are root."""
-    if os.geteuid() != 0:
+    """The command that runs another as a user whom PostgreSQL accepts; empty if we are one.
+
+    It accepts neither root nor a user id without a name, as containers have them.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return ()
     if _user_namespaces():
-        return ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-    nobody = pwd.getpwnam("nobody")
+        return _in_namespace()
+    if os.geteuid() != 0:
+        raise Failed(
+            f"PostgreSQL refuses to run as user id {os.geteuid()}, which has no name",
+            "run as a user listed in /etc/passwd, or as root",
+        )
+    user = _someone()
     # access(2) looks at the real user's capabilities, which the securebit keeps; initdb asks it.
     reach = "+dac_override,+dac_read_search"
     return (
         "setpriv",
-        *("--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups"),
+        *("--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups"),
         *("--securebits", "+no_setuid_fixup"),
         f"--inh-caps={reach}",
         f"--ambient-caps={reach}",
@@ -198,13 +206,37 @@ def _owner() -> tuple[int, int] | None:
     """The user and group to whom the data directory must belong, if not to us."""
     if os.geteuid() != 0 or _user_namespaces():
         return None
-    nobody = pwd.getpwnam("nobody")
-    return nobody.pw_uid, nobody.pw_gid
+    user = _someone()
+    return user.pw_uid, user.pw_gid
 
 
 @functools.cache
 def _user_namespaces() -> bool:
     if shutil.which("unshare") is None:
         return False
-    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "true"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([*_in_namespace(), "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def _in_namespace() -> tuple[str, ...]:
+    user = _someone()
+    return ("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}")
+
+
+def _someone() -> pwd.struct_passwd:
+    """A user of this machine other than root; PostgreSQL looks its own up by id."""
+    others = [user for user in pwd.getpwall() if user.pw_uid != 0]
+    if not others:
+        raise Failed(
+            "this machine has no user but root", "add one: PostgreSQL refuses to run as root"
+        )
+    return next((user for user in others if user.pw_name == "nobody"), others[0])
+
+
+def _has_name(user_id: int) -> bool:
+    try:
+        pwd.getpwuid(user_id)
+    except KeyError:
+        return False
+    return True

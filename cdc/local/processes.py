@@ -83,6 +83,20 @@ def signal_tree(process: Process, number: int) -> list[Process]:
     return tree
 
 
+def pause_tree(process: Process) -> None:
+    """SIGSTOP a process and all below it, children born meanwhile too; none of them runs on return.
+
+    Raises Failed if one is still running after 10 seconds.
+    """
+    deadline = time.monotonic() + 10
+    while running := [m for m in process.tree() if m.alive() and not m.paused()]:
+        if time.monotonic() >= deadline:
+            raise Failed(f"process {process.pid} does not stop", "look for a hung disk")
+        for member in running:
+            member.signal(signal.SIGSTOP)
+        time.sleep(0.01)
+
+
 def wait_gone(processes: list[Process], seconds: float) -> bool:
     """Wait until none of them runs; False if some still do after ``seconds``."""
     end = time.monotonic() + seconds

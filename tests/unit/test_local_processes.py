@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc.local.processes import Process, end, running_in, signal_tree, wait_gone
+from cdc.local.processes import Process, end, pause_tree, running_in, signal_tree, wait_gone
 
 # A parent that ignores SIGTERM, with a child.
 STUBBORN = (
@@ -50,18 +50,18 @@ def test_a_zombie_does_not_run() -> None:
 
 
 def test_the_tree_is_signalled_and_counted_as_a_whole(parent: Process) -> None:
-    tree = signal_tree(parent, signal.SIGSTOP)
+    pause_tree(parent)
+    tree = parent.tree()
     assert len(tree) == 2
-    deadline = time.monotonic() + 5
-    while not all(member.paused() for member in tree) and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert all(member.paused() for member in tree)
-    signal_tree(parent, signal.SIGCONT)
+    assert signal_tree(parent, signal.SIGCONT) == tree
+    assert not any(member.paused() for member in tree)
     assert parent.memory() > 1024 * 1024
 
 
 def test_the_end_kills_what_does_not_obey_even_when_paused(parent: Process) -> None:
-    tree = signal_tree(parent, signal.SIGSTOP)
+    tree = parent.tree()
+    pause_tree(parent)
     end(parent, signal.SIGTERM, grace=0.2)
     assert wait_gone(tree, 0)
 
