@@ -12,15 +12,24 @@ a schema and its parameters cannot differ by column.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from cdc.avro_binary import bytes_bytes
 from cdc.table import AvroType, Column
-from connectors.postgres import numeric, temporal, types_scalar
-from connectors.postgres.codec import PLACEHOLDER, Codec, connect, text_like
+from connectors.postgres import (
+    clock,
+    numeric,
+    ranges,
+    temporal,
+    types_bits,
+    types_geometric,
+    types_scalar,
+)
+from connectors.postgres.arrays import array, array_as_text
+from connectors.postgres.codec import Codec, connect, text_like
+from connectors.postgres.types_builtin import codec_of_name, oid_of
+from connectors.postgres.types_extension import EXTENSIONS, staged_as_text
 
 SOURCE_TYPE: Final = "cdc.source.type"
 ENUM: Final = "io.debezium.data.Enum"
@@ -63,17 +72,31 @@ def column_of(attribute: Attribute) -> Column:
 
 def codec_of(attribute: Attribute) -> Codec:
     """The codec of a source's column. Types that nothing is known of travel as text (``text_only``)."""
-    if attribute.typtype == "d" and attribute.inner is not None:
-        return codec_of(attribute.inner)
+    inner = attribute.inner
+    if attribute.typtype == "d" and inner is not None:
+        return codec_of(inner)
     if attribute.typtype == "e":
         return enum(attribute.labels)
+    if attribute.formatted_type.endswith("[]") and inner is not None:
+        element = codec_of(inner)
+        if element.text_only:
+            return unknown()
+        if attribute.dimensions > 1:
+            return array_as_text(element, oid_of(element.pg_type))
+        return array(element, oid_of(element.pg_type))
     if attribute.type_oid < FIRST_USER_OID:
         known = codec_of_name(attribute.formatted_type)
         if known is not None:
             return known
+    if attribute.typtype == "r" and inner is not None and not codec_of(inner).text_only:
+        return staged_as_text(ranges.range_codec("text", codec_of(inner)))
+    if attribute.typtype == "m" and inner is not None and inner.inner is not None:
+        subtype = codec_of(inner.inner)
+        if not subtype.text_only:
+            return staged_as_text(ranges.multirange_codec("text", subtype))
     maker = EXTENSIONS.get(attribute.type_name)
     if maker is not None and attribute.typtype == "b":
-        return maker(attribute.formatted_type)
+        return maker()
     return unknown()
 
 
@@ -84,9 +107,24 @@ def codec_of_column(column: Column) -> Codec:
 
 def codec_of_avro(avro: AvroType) -> Codec:
     """The codec of an Avro form. A type that is not known here by its name is taken for what its form is."""
-    known = codec_of_name(source_type_of(avro))
-    if known is not None and _form(known.avro) == _form(avro):
+    spelled = source_type_of(avro)
+    form = _form(avro)
+    known = codec_of_name(spelled)
+    if known is not None and _form(known.avro) == form:
         return known
+    if spelled.endswith("[]") and form == ("string", None, None):
+        element = codec_of_name(spelled.removesuffix("[]"))
+        return (
+            text_like("text")
+            if element is None
+            else array_as_text(element, oid_of(element.pg_type))
+        )
+    extension = EXTENSIONS.get(spelled)
+    if extension is not None and _form(extension().avro) == form:
+        return extension()
+    if not isinstance(avro, str) and avro["type"] == "array":
+        element = codec_of_avro(_item(avro))
+        return array(element, oid_of(element.pg_type))
     plain = codec_of_name(_type_of_form(avro))
     if plain is None:
         raise ValueError(f"no PostgreSQL type for the Avro type {avro!r}")
@@ -109,31 +147,11 @@ def staged_type_of(column: Column) -> str:
 
 def told(avro: AvroType, formatted_type: str) -> AvroType:
     """The Avro form, with the exact type in its parameters where it does not tell."""
-    if _type_of_form(avro) == formatted_type or _form(avro) == "record":
+    if _type_of_form(avro) == formatted_type or isinstance(_form(avro), str):
         return avro
     schema: dict[str, object] = {"type": avro} if isinstance(avro, str) else dict(avro)
     schema["connect.parameters"] = {**_parameters(avro), SOURCE_TYPE: formatted_type}
     return schema
-
-
-# --- from a type's name ----------------------------------------------------------------------------------------
-
-_SPELLED: Final = re.compile(
-    r"(?P<name>[^(\[]+?)(?:\((?P<args>-?\d+(?:,-?\d+)?)\))?(?P<zone> with(?:out)? time zone)?"
-)
-
-Maker = Callable[[str, tuple[int, ...]], Codec]
-
-
-def codec_of_name(spelled: str) -> Codec | None:
-    """The codec of a built-in type as ``format_type`` spells it; None when it is not known."""
-    match = _SPELLED.fullmatch(spelled)
-    if match is None:
-        return None
-    maker = BUILT_IN.get(match["name"] + (match["zone"] or ""))
-    if maker is None:
-        return None
-    return maker(spelled, tuple(int(arg) for arg in (match["args"] or "").split(",") if arg))
 
 
 def enum(labels: tuple[str, ...]) -> Codec:
@@ -143,76 +161,7 @@ def enum(labels: tuple[str, ...]) -> Codec:
 
 def unknown() -> Codec:
     """A type of which only the text is known."""
-    codec = text_like("text")
-    return Codec(
-        pg_type="text",
-        avro=codec.avro,
-        encode=codec.encode,
-        decode=codec.decode,
-        to_text=codec.to_text,
-        from_text=codec.from_text,
-        filler=b"\x00",
-        placeholder=bytes_bytes(PLACEHOLDER),
-        text_only=True,
-    )
-
-
-def _numeric(spelled: str, args: tuple[int, ...]) -> Codec:
-    if not args:
-        return numeric.variable_numeric()
-    return numeric.numeric(args[0], args[1] if len(args) > 1 else 0, spelled)
-
-
-def _timestamp(spelled: str, args: tuple[int, ...]) -> Codec:
-    if args and args[0] <= 3:
-        return temporal.milli_timestamp(spelled)
-    return temporal.micro_timestamp(spelled)
-
-
-def _zoned_timestamp(spelled: str, args: tuple[int, ...]) -> Codec:
-    return temporal.zoned_timestamp(spelled, args[0] if args else 6)
-
-
-def _always(codec: Callable[[], Codec]) -> Maker:
-    return lambda _spelled, _args: codec()
-
-
-def _text(*, direct: bool) -> Maker:
-    return lambda spelled, _args: text_like(spelled, direct=direct)
-
-
-_INT16: Final[AvroType] = {"type": "int", "connect.type": "int16"}
-
-BUILT_IN: Final[dict[str, Maker]] = {
-    "smallint": _always(lambda: types_scalar.integer("smallint", _INT16, "h")),
-    "integer": _always(lambda: types_scalar.integer("integer", "int", "i")),
-    "bigint": _always(lambda: types_scalar.integer("bigint", "long", "q")),
-    "oid": _always(lambda: types_scalar.integer("oid", "long", "I", direct=False)),
-    "real": _always(lambda: types_scalar.floating("real", "float", 4)),
-    "double precision": _always(lambda: types_scalar.floating("double precision", "double", 8)),
-    "boolean": _always(types_scalar.boolean),
-    "text": _text(direct=True),
-    "character varying": _text(direct=True),
-    "character": _text(direct=False),
-    '"char"': _text(direct=False),
-    "name": _text(direct=False),
-    "numeric": _numeric,
-    "money": _always(numeric.money),
-    "date": _always(temporal.date),
-    "timestamp without time zone": _timestamp,
-    "timestamp with time zone": _zoned_timestamp,
-    "uuid": _always(types_scalar.identifier),
-    "json": _always(types_scalar.json),
-    "jsonb": _always(types_scalar.jsonb),
-    "xml": _always(types_scalar.xml),
-    "bytea": _always(types_scalar.binary),
-}
-"""Every built-in type whose binary form is understood, by its name as ``format_type`` spells it."""
-
-EXTENSIONS: Final[dict[str, Callable[[str], Codec]]] = {
-    "citext": lambda _spelled: text_like("text"),
-}
-"""Types of extensions, by their ``typname``."""
+    return replace(text_like("text"), text_only=True)
 
 
 # --- from an Avro form -----------------------------------------------------------------------------------------
@@ -223,6 +172,11 @@ _NAMED: Final = {
     types_scalar.XML: "xml",
     ENUM: "text",
     numeric.VARIABLE: "numeric",
+    types_geometric.POINT: "point",
+    clock.TIME: "time(3) without time zone",
+    clock.MICRO_TIME: "time without time zone",
+    clock.ZONED_TIME: "time with time zone",
+    clock.INTERVAL: "interval",
     temporal.DATE: "date",
     temporal.TIMESTAMP: "timestamp(3) without time zone",
     temporal.MICRO_TIMESTAMP: "timestamp without time zone",
@@ -237,6 +191,7 @@ _PLAIN: Final = {
     "string": "text",
     "bytes": "bytea",
     numeric.VARIABLE: "numeric",
+    types_geometric.POINT: "point",
 }
 
 
@@ -249,10 +204,20 @@ def _parameters(avro: AvroType) -> Mapping[str, str]:
 def _form(avro: AvroType) -> Any:
     """What the bytes look like, and the logical type that gives them a meaning."""
     if isinstance(avro, str):
-        return "record" if avro in {numeric.VARIABLE} else (avro, None, None)
+        return avro if avro in {numeric.VARIABLE, types_geometric.POINT} else (avro, None, None)
     if avro["type"] == "record":
-        return "record"
+        return avro.get("connect.name")
+    if avro["type"] == "array":
+        return "array", _form(_item(avro)), None
     return avro["type"], avro.get("connect.name"), avro.get("scale")
+
+
+def _item(array_type: Mapping[str, object]) -> AvroType:
+    """The Avro type of an array's elements, without the null of its union."""
+    items = array_type["items"]
+    if isinstance(items, list):
+        return cast("AvroType", next(branch for branch in items if branch != "null"))
+    return cast("AvroType", items)
 
 
 def _type_of_form(avro: AvroType) -> str:
@@ -263,6 +228,11 @@ def _type_of_form(avro: AvroType) -> str:
         if _parameters(avro).get("connect.decimal.precision") is None and avro.get("scale") == 2:
             return "money"
         return f"numeric({avro['precision']},{avro.get('scale', 0)})"
+    if name == types_bits.BITS:
+        length = _parameters(avro).get("length", "")
+        return "bit varying" if length in {"", "2147483647"} else f"bit({length})"
+    if avro["type"] == "array":
+        return f"{source_type_of(_item(avro))}[]"
     if name is not None:
         return _NAMED.get(cast("str", name), "") or _type_of_form(cast("AvroType", avro["type"]))
     if avro.get("connect.type") == "int16":

@@ -1,0 +1,169 @@
+"""Times of day and intervals.
+
+``time`` is Debezium's count of milli- or microseconds since midnight; 24:00:00 is one of its values.
+``timetz`` is an ISO string *with the zone that was stored* (Debezium turns it to UTC, and 12:00+02 and 10:00+00 are two
+values to PostgreSQL). ``interval`` is Debezium's ``io.debezium.time.Interval`` string (its
+``interval.handling.mode=string``): its default, a count of microseconds, takes a month for 30.4 days and loses which
+of the three parts of an interval held what.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final
+
+from connectors.postgres.codec import (
+    READ_LONG,
+    Codec,
+    Decode,
+    Encode,
+    Unfit,
+    connect,
+    string_by,
+)
+from connectors.postgres.temporal import clock, fraction_us, short_clock, zone_seconds
+
+TIME: Final = "io.debezium.time.Time"
+MICRO_TIME: Final = "io.debezium.time.MicroTime"
+ZONED_TIME: Final = "io.debezium.time.ZonedTime"
+INTERVAL: Final = "io.debezium.time.Interval"
+
+_US: Final = struct.Struct(">q")
+_ZONED: Final = struct.Struct(">qi")
+_INTERVAL: Final = struct.Struct(">qii")
+_FOREVER: Final = _INTERVAL.pack((1 << 63) - 1, (1 << 31) - 1, (1 << 31) - 1)
+_NEVER: Final = _INTERVAL.pack(-(1 << 63), -(1 << 31), -(1 << 31))
+
+
+def time(pg_type: str, digits: int) -> Codec:
+    """Time of day: milliseconds for at most three digits of the second, else microseconds."""
+    unit = 1000 if digits <= 3 else 1
+    return Codec(
+        pg_type=pg_type,
+        avro=connect("int", TIME) if unit == 1000 else connect("long", MICRO_TIME),
+        encode=Encode(
+            (
+                "n, v = unpack_time(f, q)",
+                "if n != 8:",
+                "    wrong_size(n, 8)",
+                "o = q + 12",
+                *(("v = millis(v)",) if unit == 1000 else ()),
+            ),
+            ("long_bytes(v)",),
+        ),
+        decode=Decode(
+            (*READ_LONG, *(("v *= 1000",) if unit == 1000 else ())),
+            ("pack_sized_time(8, v)",),
+            "pack_time(v)",
+        ),
+        to_text=lambda value: short_clock(_US.unpack(value)[0]).encode(),
+        from_text=lambda text: _US.pack(_micros(text.decode())),
+        filler=b"\x00",
+        scope={
+            "unpack_time": struct.Struct(">iq").unpack_from,
+            "pack_sized_time": struct.Struct(">iq").pack,
+            "pack_time": _US.pack,
+            "millis": _millis,
+        },
+    )
+
+
+def _millis(micros: int) -> int:
+    millis, rest = divmod(micros, 1000)
+    if rest:
+        raise Unfit("a time with more digits of the second than its column declares")
+    return millis
+
+
+def _micros(text: str) -> int:
+    hours, minutes, *seconds = text.split(":")
+    whole, _, fraction = (seconds[0] if seconds else "0").partition(".")
+    micros = fraction_us(fraction.encode())
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(whole)) * 1_000_000 + micros
+
+
+def zoned_time(pg_type: str, digits: int) -> Codec:
+    """Timetz, with the zone that it has."""
+
+    def to_text(value: bytes) -> bytes:
+        micros, west = _ZONED.unpack(value)
+        return (clock(micros, digits) + (zone_text(-west) if west else "Z")).encode()
+
+    return string_by(pg_type, to_text, _zoned_value, avro=connect("string", ZONED_TIME))
+
+
+def zone_text(east: int) -> str:
+    """Seconds east of UTC as ``+02:00``, or ``+02:00:30`` where that is needed."""
+    hours, rest = divmod(abs(east), 3600)
+    minutes, seconds = divmod(rest, 60)
+    tail = f":{seconds:02d}" if seconds else ""
+    return f"{'-' if east < 0 else '+'}{hours:02d}:{minutes:02d}{tail}"
+
+
+_ZONED_TEXT: Final = re.compile(rb"(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-][\d:]+)")
+
+
+def _zoned_value(text: bytes) -> bytes:
+    match = _ZONED_TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a time with a zone: {text[:40]!r}")
+    return _ZONED.pack(_micros(match[1].decode()), -zone_seconds(match[2]))
+
+
+def interval(pg_type: str) -> Codec:
+    """Interval: ``P1Y2M3DT4H5M6.78S``, with every part; each part has its own sign."""
+    return string_by(pg_type, interval_text, interval_value, avro=connect("string", INTERVAL))
+
+
+def interval_text(value: bytes) -> bytes:
+    """ISO text of an interval's binary form."""
+    if value in (_FOREVER, _NEVER):
+        return b"infinity" if value == _FOREVER else b"-infinity"
+    micros, days, months = _INTERVAL.unpack(value)
+    year_sign = -1 if months < 0 else 1
+    years, months = divmod(abs(months), 12)
+    sign = "-" if micros < 0 else ""
+    seconds, micros = divmod(abs(micros), 1_000_000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{micros:06d}".rstrip("0") if micros else ""
+    part = [f"{sign}{number}" if number else "0" for number in (hours, minutes)]
+    last = f"{sign if seconds or micros else ''}{seconds}{fraction}"
+    return (
+        f"P{year_sign * years}Y{year_sign * months}M{days}DT{part[0]}H{part[1]}M{last}S"
+    ).encode()
+
+
+_ISO: Final = re.compile(
+    r"P(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)W)?(?:(-?\d+)D)?"
+    r"(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d+))?S)?)?"
+)
+_WORDY: Final = re.compile(r"([+-]?\d+) (year|mon|day)s?")
+_WORDY_CLOCK: Final = re.compile(r"([+-]?)(\d+):(\d\d):(\d\d)(?:\.(\d+))?")
+
+
+def interval_value(text: bytes) -> bytes:
+    """Binary form of an interval's text: ISO 8601, or IntervalStyle ``postgres``."""
+    spelled = text.decode()
+    if spelled in {"infinity", "-infinity"}:
+        return _FOREVER if spelled == "infinity" else _NEVER
+    iso = _ISO.fullmatch(spelled)
+    if iso is not None:
+        years, months, weeks, days, hours, minutes = (int(iso[at] or 0) for at in range(1, 7))
+        seconds = int(iso[8] or 0) * 1_000_000 + fraction_us((iso[9] or "").encode())
+        micros = (hours * 60 + minutes) * 60_000_000 + (-seconds if iso[7] else seconds)
+        return _INTERVAL.pack(micros, weeks * 7 + days, years * 12 + months)
+    rest, months, days, micros = spelled, 0, 0, 0
+    for number, unit in _WORDY.findall(spelled):
+        months += int(number) * {"year": 12, "mon": 1, "day": 0}[unit]
+        days += int(number) if unit == "day" else 0
+    rest = _WORDY.sub("", spelled).strip()
+    if rest:
+        match = _WORDY_CLOCK.fullmatch(rest)
+        if match is None:
+            raise ValueError(f"not an interval: {spelled[:60]!r}")
+        seconds = (int(match[2]) * 60 + int(match[3])) * 60 + int(match[4])
+        micros = seconds * 1_000_000 + fraction_us((match[5] or "").encode())
+        micros = -micros if match[1] == "-" else micros
+    return _INTERVAL.pack(micros, days, months)
