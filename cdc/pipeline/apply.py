@@ -1,0 +1,295 @@
+"""The trip of a change from its topic to the replica, in whole source transactions (``apply.mode=transaction``).
+
+One task reads all that it selects of one source. Everything it needs to go on stands in the replica, in the same
+store transaction as the rows: so whatever breaks, it claims the checkpoint again and continues from what that says.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cdc.checkpoint import SinkCheckpoint, TableState
+from cdc.errors import ConfigError, Refused, Unreachable
+from cdc.pipeline.intake import Intake
+from cdc.pipeline.replica_writer import ReplicaWriter, Writing
+from cdc.pipeline.retry import Backoff
+from cdc.pipeline.selection import Selection
+from cdc.pipeline.subscription import find_start
+from cdc.pipeline.transactions import Group, Reread
+from cdc.position import Position
+from cdc.protocols import EventDecoder, Store, TopicReader
+
+log = logging.getLogger(__name__)
+
+_IDLE_READ = 0.1  # seconds; a reader returns as soon as something is there
+_BUSY_READ = 0.01
+_SAVE_OFFSETS = 1.0  # seconds after which offsets that moved without a transaction are saved
+_LOOK = 1.0
+_LEAST_COMMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """How much one sink task holds and commits at once.
+
+    ``memory_bytes`` bounds the events in memory. A commit is cut at ``commit_bytes``, or at less where that many would
+    take longer than ``commit_seconds``. ``stall_seconds`` is the silence after which a gap is looked for; ``backoff``
+    the first and the longest pause, in seconds, between two attempts to reach a server.
+    """
+
+    memory_bytes: int = 64 << 20
+    commit_bytes: int = 16 << 20
+    commit_seconds: float = 0.25
+    stall_seconds: float = 2.0
+    errors_tolerance: str = "none"
+    backoff: tuple[float, float] = (0.1, 10.0)
+
+    def __post_init__(self) -> None:
+        if self.errors_tolerance != "none":
+            raise ConfigError(
+                f"errors.tolerance={self.errors_tolerance} is not supported with apply.mode=transaction",
+                "set errors.tolerance=none: a record that cannot be applied stops the task",
+            )
+
+
+@dataclass(slots=True)
+class ApplyStatus:
+    """How far one sink task is. ``position`` is in the replica; counters begin with the process."""
+
+    state: Literal["starting", "running", "away", "stopped"] = "starting"
+    position: Position | None = None
+    events: int = 0
+    transactions: int = 0
+    commits: int = 0
+    bytes_held: int = 0
+    streaming: bool = False
+    tables: dict[str, TableState] = field(default_factory=dict)
+    trouble: str = ""
+
+
+class Applier:
+    """Applies one source to one replica, for ``sink`` (its name keys the checkpoint).
+
+    ``open_reader`` and ``open_store`` are called again after every outage. ``on_progress`` is called after each
+    commit and each change of state, with the one status object that also stands in ``status``.
+    """
+
+    def __init__(
+        self,
+        sink: str,
+        selection: Selection,
+        open_reader: Callable[[], TopicReader],
+        open_store: Callable[[], Store],
+        decoder: EventDecoder,
+        settings: ApplySettings | None = None,
+        on_progress: Callable[[ApplyStatus], None] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._selection = selection
+        self._open_reader = open_reader
+        self._open_store = open_store
+        self._decoder = decoder
+        self._settings = settings or ApplySettings()
+        self._on_progress = on_progress or (lambda _: None)
+        self.status = ApplyStatus()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Apply until ``stop`` says so; then what is complete is committed, and the rest is left to the next start.
+
+        Servers that are away are awaited, for ever. Raises Fenced, Refused, Failed and ConfigError at once.
+        """
+        backoff = Backoff(*self._settings.backoff)
+        again: Reread | None = None
+        while not stop():
+            commits = self.status.commits
+            try:
+                self._run_until_trouble(stop, again)
+            except Reread as reread:
+                again = reread
+                log.info("reading again from the replica's checkpoint: %s", reread)
+            except Unreachable as error:
+                again = None
+                if self.status.commits > commits:
+                    backoff.reset()
+                self._away(error)
+                backoff.pause(stop)
+        self._report("stopped")
+
+    def _run_until_trouble(self, stop: Callable[[], bool], again: Reread | None) -> None:
+        store = self._open_store()
+        try:
+            reader = self._open_reader()
+            try:
+                session = _Session(self, store, reader, again)
+                self._report("running")
+                session.run(stop)
+            finally:
+                reader.close()
+        finally:
+            store.close()
+
+    def _away(self, error: Unreachable) -> None:
+        if self.status.state != "away" or self.status.trouble != error.what:
+            log.warning("waiting: %s", error)
+        self._report("away", error.what)
+
+    def _report(
+        self, state: Literal["starting", "running", "away", "stopped"], trouble: str = ""
+    ) -> None:
+        if state == "running" and self.status.state == "away":
+            log.info("going on: what was away is back")
+        self.status.state = state
+        self.status.trouble = trouble
+        self._on_progress(self.status)
+
+
+class _Session:
+    """From one claim of the checkpoint to the next."""
+
+    def __init__(
+        self, applier: Applier, store: Store, reader: TopicReader, again: Reread | None
+    ) -> None:
+        self._settings = applier._settings  # noqa: SLF001 - the applier's own inside
+        self._status = applier.status
+        self._on_progress = applier._on_progress  # noqa: SLF001
+        selection = applier._selection  # noqa: SLF001
+        decoder = applier._decoder  # noqa: SLF001
+        self._store = store
+        checkpoint = store.claim(applier._sink, selection.prefix)  # noqa: SLF001
+        start = find_start(reader, decoder, selection, checkpoint)
+        self._source = selection.prefix
+        self._cluster_id = reader.cluster_id()
+        self._position = checkpoint.position
+        self._status.position = checkpoint.position
+        self._status.tables = dict(checkpoint.tables)
+        self._intake = Intake(
+            reader, decoder, selection, checkpoint, start, self._settings.memory_bytes, again
+        )
+        self._new_since: Mapping[str, int] = start.new_since
+        self._joining: Mapping[str, TableState] = dict.fromkeys(start.new_since, "backfilling")
+        self._commit_bytes = self._settings.commit_bytes
+        self._last_saved = self._last_looked = self._last_news = time.monotonic()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        self._writer = ReplicaWriter(self._store)
+        try:
+            if self._new_since:
+                self._write(None, self._position, self._joining)
+            while not stop():
+                self._turn()
+            self._drain()
+        finally:
+            self._writer.close()
+
+    def _turn(self) -> None:
+        """Hand over what is complete, then take in more."""
+        assembler = self._intake.assembler
+        self._settle(0.0)
+        self._hand_over()
+        if assembler.used >= assembler.budget and assembler.lent_size:
+            self._settle(_IDLE_READ)
+            return
+        came = self._intake.read(_BUSY_READ if assembler.lent_size else _IDLE_READ)
+        self._intake.readmit()
+        self._look_around(came)
+
+    def _hand_over(self) -> None:
+        """To the writer: complete transactions with their checkpoint, or a part of one that is too large to hold."""
+        intake = self._intake
+        assembler = intake.assembler
+        if not self._writer.ready():
+            return
+        group = assembler.take(self._commit_bytes)
+        if group is None and assembler.pressed:
+            part = assembler.take_part()
+            if part is not None:
+                self._writer.hand_over(Writing(part.events, part.size, 0, None))
+        if assembler.streaming:
+            return
+        position, tables = intake.watermarks.take(assembler)
+        position = max(
+            (p for p in (self._position, group and group.position, position) if p), default=None
+        )
+        if group or tables or position != self._position or self._offsets_due():
+            self._write(group, position, tables)
+
+    def _write(
+        self, group: Group | None, position: Position | None, tables: Mapping[str, TableState]
+    ) -> None:
+        checkpoint = SinkCheckpoint(
+            source=self._source,
+            position=position,
+            cluster_id=self._cluster_id,
+            offsets=self._intake.offsets.changed(),
+            tables=tables,
+            since=self._new_since,
+        )
+        self._position = position
+        self._new_since = {}
+        self._last_saved = time.monotonic()
+        events, size, count = (
+            (group.events, group.size, group.transactions) if group else ([], 0, 0)
+        )
+        self._writer.hand_over(Writing(events, size, count, checkpoint))
+
+    def _settle(self, timeout: float) -> None:
+        """Account for what the writer has finished; raises what the store raised."""
+        for writing in self._writer.finished(timeout):
+            self._last_news = time.monotonic()
+            self._intake.assembler.give_back(writing.size)
+            self._status.events += len(writing.events)
+            self._status.transactions += writing.transactions
+            self._status.bytes_held = self._intake.assembler.used
+            self._status.streaming = self._intake.assembler.streaming
+            if writing.checkpoint is not None:
+                self._status.commits += 1
+                self._status.position = writing.checkpoint.position
+                self._status.tables.update(writing.checkpoint.tables)
+                self._suit_commit_size(writing)
+                self._on_progress(self._status)
+
+    def _suit_commit_size(self, writing: Writing) -> None:
+        most = self._settings.commit_seconds
+        if writing.seconds > most:
+            self._commit_bytes = max(_LEAST_COMMIT, self._commit_bytes // 2)
+        elif writing.seconds < most / 2 and writing.size >= self._commit_bytes // 2:
+            self._commit_bytes = min(self._settings.commit_bytes, self._commit_bytes * 2)
+
+    def _offsets_due(self) -> bool:
+        """Tombstones and records of no concern move offsets too, though no transaction follows."""
+        due = time.monotonic() - self._last_saved >= _SAVE_OFFSETS
+        if due:
+            self._last_saved = time.monotonic()
+        return due and self._intake.offsets.any_changed()
+
+    def _look_around(self, came: bool) -> None:  # noqa: FBT001 - one call, above
+        now = time.monotonic()
+        if came or self._intake.assembler.lent_size:
+            self._last_news = now
+        elif now - self._last_news >= self._settings.stall_seconds:
+            self._last_news = now
+            if missing := self._intake.stalled():
+                raise Refused(
+                    f"incomplete transaction: rows of {missing} are missing, later ones are there",
+                    "compare the topic's retention and cleanup.policy; then cdc table backfill and verify",
+                )
+        if now - self._last_looked >= _LOOK:
+            self._last_looked = now
+            self._intake.look_for_topics()
+
+    def _drain(self) -> None:
+        """Commit what is complete, wait for the writer; a part of a transaction is rolled back with it."""
+        assembler = self._intake.assembler
+        while True:
+            self._last_saved = 0.0
+            self._hand_over()
+            self._settle(_IDLE_READ if assembler.lent_size or not self._writer.ready() else 0.0)
+            if self._writer.idle and (assembler.streaming or not self._more()):
+                return
+
+    def _more(self) -> bool:
+        return self._intake.assembler.head_is_complete or self._intake.offsets.any_changed()

@@ -1,0 +1,407 @@
+"""Puts source transactions together from topics that are read at different speeds. No I/O, no clock.
+
+Rows arrive by partition, BEGIN and END by the transaction topic, each in order of *first* appearance; after a crash of
+capture a suffix of everything comes again. A transaction is
+
+- *complete* when every collection that is read has as many distinct positions as its last END counts,
+- *dead* when it has no END, and a higher END (or a watermark) has passed it in the transaction topic: the capture that
+  sent its rows crashed, and the next one had nothing to send of it. Its rows never take effect. They are kept until
+  something higher is taken, because a third capture may send the transaction after all.
+
+The *head* is the next transaction in commit order. Memory is bounded: above three quarters of the budget only rows of
+the head are let in, above the budget none, but for one row if the head has none. Whoever is not let in is read again
+later (`add` returns False). The head can always grow, because its rows can be taken away in parts (`take_part`)
+before it is complete; so there is no deadlock, and what is held stays under the budget plus twice the largest row.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from cdc.errors import Refused
+from cdc.event import Delivered, TransactionMark
+from cdc.pipeline.offsets import Offsets
+from cdc.pipeline.open_transaction import ROW_OVERHEAD, TRANSACTION_OVERHEAD, OpenTransaction
+from cdc.position import Position, TopicPartition
+
+
+class Reread(Exception):
+    """What was believed of a transaction turned out wrong after parts of it were let go: start from the checkpoint.
+
+    The next assembler must know the transaction topic up to ``marks`` (an offset) before it trusts it, and that
+    everything up to ``passed`` (a commit LSN) is sent.
+    """
+
+    def __init__(self, marks: int, passed: int) -> None:
+        super().__init__(f"read again, marks first up to {marks}")
+        self.marks = marks
+        self.passed = passed
+
+
+@dataclass(slots=True)
+class Group:
+    """Whole transactions in commit order (or part of one: no ``position``), events in ``total_order``.
+
+    Events of one part are ordered by ``total_order``; a later part of the same transaction may hold lower numbers
+    from partitions that arrived later. Rows of one key share a partition, so their order holds; TRUNCATE waits until
+    it has arrived in every partition. ``size`` is what they cost in memory.
+    """
+
+    events: list[Delivered]
+    size: int
+    transactions: int
+    position: Position | None
+
+
+class Assembler:
+    """Events and marks in, whole transactions out.
+
+    ``held`` is the replica's position. ``reads`` tells whether a collection is one of this sink's; ``since`` from
+    which commit LSN on a collection that joined late counts; ``partitions`` how many partitions a data topic has
+    (may grow). ``budget`` is in bytes. ``marks`` and ``passed`` come from a `Reread`.
+    """
+
+    def __init__(
+        self,
+        held: Position | None,
+        offsets: Offsets,
+        *,
+        budget: int,
+        reads: Callable[[str], bool],
+        since: Mapping[str, int],
+        partitions: Mapping[str, int],
+        marks: int = 0,
+        passed: int = 0,
+    ) -> None:
+        self.budget = budget
+        self._ahead_limit = budget * 3 // 4
+        self.held_size = 0
+        self.lent_size = 0
+        self.generation = held.generation if held else 0
+        self._fresh = held is None
+        # (g, H, 0) is the place of a fence: a commit at H is not held then.
+        self._held = held.commit_lsn - (held.total_order == 0) if held else -1
+        self._offsets = offsets
+        self._reads = reads
+        self._since = since
+        self._partitions = partitions
+        self._open: dict[int, OpenTransaction] = {}
+        self._ended: list[int] = []
+        self._unended: list[int] = []
+        self._dead: list[OpenTransaction] = []
+        self._passed = passed
+        self._streaming: OpenTransaction | None = None
+        self._marks_wanted = marks
+        self._marks_seen = 0
+        self._mark_overrun = False
+
+    # --- in --------------------------------------------------------------------------------------------------
+
+    def add(self, event: Delivered) -> bool:
+        """Take a data event in; True when it needs no second reading. False when there is no room for it now.
+
+        Raises Refused for an event of a newer generation.
+        """
+        position = event.position
+        lsn = position.commit_lsn
+        if position.generation != self.generation and not self.same_generation(position.generation):
+            return True
+        if lsn <= self._held or (self._since and lsn < self._since.get(event.collection, 0)):
+            return True
+        partition = TopicPartition(event.topic, event.partition)
+        if self.used >= self._ahead_limit and not self.admits(position):
+            if not (self._trusted and self._is_dead(lsn)):
+                return False
+            transaction = self._open.get(lsn) or self._opened(lsn)
+            self._touch(transaction, partition, event.offset)
+            transaction.dropped = True
+            return True
+        transaction = self._open.get(lsn) or self._opened(lsn)
+        self._touch(transaction, partition, event.offset)
+        order = position.total_order
+        if event.op == "t":
+            transaction.truncates.setdefault(order, set()).add(event.partition)
+        if order in transaction.rows or order <= transaction.streamed.get(partition, 0):
+            return True
+        transaction.rows[order] = event
+        transaction.found[event.collection] = transaction.found.get(event.collection, 0) + 1
+        cost = event.size + ROW_OVERHEAD
+        transaction.size += cost
+        self.held_size += cost
+        return True
+
+    def mark(self, mark: TransactionMark, partition: TopicPartition) -> bool:
+        """Take BEGIN or END in; True when it needs no second reading. False when there is no room for it now.
+
+        Raises Reread.
+        """
+        lsn = mark.commit_lsn
+        if lsn > self._held and lsn not in self._open and not self.admits_mark(lsn):
+            return False
+        self._marks_seen = mark.offset + 1
+        if lsn > self._held:
+            transaction = self._open.get(lsn) or self._opened(lsn)
+            self._touch(transaction, partition, mark.offset)
+            transaction.begun = True
+            if mark.ended:
+                self._end(transaction, dict(mark.counts))
+        return True
+
+    def pass_by(self, lsn: int) -> None:
+        """Everything that committed at or below ``lsn`` has its END in the marks taken in. Raises Reread."""
+        if lsn <= self._passed:
+            return
+        self._passed = lsn
+        streaming = self._streaming
+        if streaming is not None and streaming.counts is None and streaming.lsn <= lsn:
+            raise self._reread()
+
+    def same_generation(self, generation: int) -> bool:
+        """Whether what carries this generation counts. The first one met is adopted by a replica that holds nothing.
+
+        Raises Refused for a newer one, and for an older one if the replica does not say that it is behind us.
+        """
+        if not self.generation:
+            self.generation = generation
+        if generation > self.generation or (generation < self.generation and self._fresh):
+            raise Refused(
+                f"the source's log began anew (generation {generation}, the replica follows {self.generation}): "
+                "rows deleted in the part that was lost may still be in the replica",
+                "cdc checkpoint rewind --new-generation, then backfill and verify with --repair",
+            )
+        return generation == self.generation
+
+    # --- out -------------------------------------------------------------------------------------------------
+
+    def take(self, limit: int) -> Group | None:
+        """Complete transactions from the head on, up to ``limit`` bytes, at least one; None when the head is not.
+
+        What is taken is *lent*: it counts as used until `give_back`.
+        """
+        if not self.generation:
+            return None  # nothing has told yet which history these positions belong to
+        events: list[Delivered] = []
+        size = count = 0
+        last: OpenTransaction | None = None
+        while self._ended:
+            transaction = self._open[self._ended[0]]
+            if not self._complete(transaction) or (count and size + transaction.size > limit):
+                break
+            heapq.heappop(self._ended)
+            events += transaction.in_order()
+            size += transaction.size
+            count += 1
+            last = transaction
+            self._settle(transaction)
+        if last is None:
+            return None
+        self._streaming = None
+        self._mark_overrun = False
+        self.reached(last.lsn)
+        self.lent_size += size
+        position = Position(self.generation, last.lsn, last.last_order)
+        return Group(events, size, count, position)
+
+    def take_part(self) -> Group | None:
+        """The rows that the head has by now, if it is certain to be next; lent, like those of `take`."""
+        head = self.head
+        if head is None or not (head.begun and self._trusted and self.generation):
+            return None
+        orders = sorted(head.releasable(self._partitions))
+        if not orders:
+            return None
+        events = [head.rows.pop(order) for order in orders]
+        for event in events:
+            order = event.position.total_order
+            for number in head.truncates.pop(order, (event.partition,)):
+                head.streamed[TopicPartition(event.topic, number)] = order
+        size = sum(event.size + ROW_OVERHEAD for event in events)
+        head.last_order = max(head.last_order, orders[-1])
+        head.size -= size
+        self.held_size -= size
+        self.lent_size += size
+        self._streaming = head
+        if head.counts is not None:
+            events = [event for event in events if event.collection in head.counts]
+        return Group(events, size, 0, None)
+
+    def give_back(self, size: int) -> None:
+        """The memory of a group is free again."""
+        self.lent_size -= size
+
+    def reached(self, lsn: int) -> None:
+        """Everything that committed at or below ``lsn`` has taken effect or never will: the dead are dropped."""
+        self._held = max(self._held, lsn)
+        self._passed = max(self._passed, lsn)
+        self._bury()
+        kept = []
+        for transaction in self._dead:
+            if transaction.counts is None and transaction.lsn <= lsn:
+                self._settle(transaction)
+            elif transaction.counts is None:
+                kept.append(transaction)
+        self._dead = kept
+
+    def drop_dead(self) -> None:
+        """Free the rows of the dead; if one of them is sent again after all, its END raises Reread."""
+        if not self._trusted:
+            return
+        self._bury()
+        for transaction in self._dead:
+            if transaction.counts is None and transaction.rows:
+                self.held_size -= transaction.size - TRANSACTION_OVERHEAD
+                transaction.size = TRANSACTION_OVERHEAD
+                transaction.rows.clear()
+                transaction.dropped = True
+
+    # --- what is known ---------------------------------------------------------------------------------------
+
+    @property
+    def used(self) -> int:
+        """Bytes held and lent."""
+        return self.held_size + self.lent_size
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the head should give its rows away in parts: there is no more room for what runs ahead of it."""
+        if self.streaming:
+            return self.held_size >= self.budget // 4
+        return self.lent_size == 0 and self.used >= self._ahead_limit
+
+    def holds(self, lsn: int) -> bool:
+        """Whether everything that committed at ``lsn`` was taken."""
+        return lsn <= self._held
+
+    @property
+    def streaming(self) -> bool:
+        """Whether parts of the head were taken away: until it is complete no checkpoint may be saved."""
+        return self._streaming is not None
+
+    @property
+    def head(self) -> OpenTransaction | None:
+        """The next transaction to take effect, as far as is known."""
+        if self._ended:
+            return self._open[self._ended[0]]
+        self._bury()
+        return self._open[self._unended[0]] if self._unended else None
+
+    @property
+    def head_lsn(self) -> int | None:
+        """The head's commit LSN."""
+        return head.lsn if (head := self.head) is not None else None
+
+    @property
+    def head_is_complete(self) -> bool:
+        """Whether `take` has something to give."""
+        head = self.head
+        return bool(self.generation) and head is not None and self._complete(head)
+
+    def lacking(self) -> Collection[str]:
+        """Collections of which the head has fewer rows than its END counts; none without END."""
+        head = self.head
+        if head is None or head.counts is None:
+            return ()
+        return [
+            collection
+            for collection, count in head.counts.items()
+            if self._counts(collection, head.lsn) and head.found.get(collection, 0) < count
+        ]
+
+    def admits(self, position: Position) -> bool:
+        """Whether an event at this position would be let in now, whatever waits behind the head."""
+        return self.used < self._ahead_limit or self.needs(position)
+
+    def needs(self, position: Position) -> bool:
+        """Whether the head cannot go on without what stands at this position in its partition, and has room for it."""
+        head = self.head
+        if head is None or not (head.begun and self._trusted):
+            return False
+        if self.used >= self.budget and head.releasable(self._partitions):
+            return False
+        if position.commit_lsn == head.lsn:
+            barrier = head.barrier(self._partitions)
+            return barrier is None or position.total_order <= barrier
+        return self._held < position.commit_lsn < head.lsn and not self._is_dead(
+            position.commit_lsn
+        )
+
+    def admits_mark(self, lsn: int) -> bool:
+        """Whether a mark of this transaction would be let in now: always, as long as the head waits for its END."""
+        return self.used < self._ahead_limit or self.needs_mark(lsn)
+
+    def needs_mark(self, lsn: int) -> bool:
+        """Whether the head cannot go on without this mark."""
+        if not self._trusted or self._mark_overrun:
+            return True
+        head = self.head
+        return head is None or head.counts is None or lsn <= head.lsn
+
+    def overrun_marks(self) -> None:
+        """Let marks in beyond the budget until something is taken: the head may wait for a newer END."""
+        self._mark_overrun = True
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def _trusted(self) -> bool:
+        return self._marks_seen >= self._marks_wanted
+
+    def _opened(self, lsn: int) -> OpenTransaction:
+        transaction = self._open[lsn] = OpenTransaction(lsn)
+        heapq.heappush(self._unended, lsn)
+        self.held_size += transaction.size
+        return transaction
+
+    def _touch(self, transaction: OpenTransaction, partition: TopicPartition, offset: int) -> None:
+        if partition not in transaction.touched:
+            transaction.touched.add(partition)
+            self._offsets.hold(partition, offset, transaction)
+
+    def _end(self, transaction: OpenTransaction, counts: dict[str, int]) -> None:
+        streaming = self._streaming
+        if transaction.dropped or (
+            streaming is not None
+            and (
+                transaction.lsn < streaming.lsn
+                or (transaction is streaming and transaction.shrinks_to(counts))
+            )
+        ):
+            raise self._reread()
+        if transaction.counts is None:
+            heapq.heappush(self._ended, transaction.lsn)
+        transaction.counts = counts
+        self.pass_by(transaction.lsn)
+
+    def _complete(self, transaction: OpenTransaction) -> bool:
+        return transaction.counts is not None and all(
+            transaction.found.get(collection, 0) >= count
+            for collection, count in transaction.counts.items()
+            if self._counts(collection, transaction.lsn)
+        )
+
+    def _counts(self, collection: str, lsn: int) -> bool:
+        return self._reads(collection) and lsn >= self._since.get(collection, 0)
+
+    def _is_dead(self, lsn: int) -> bool:
+        transaction = self._open.get(lsn)
+        return lsn <= self._passed and (transaction is None or transaction.counts is None)
+
+    def _bury(self) -> None:
+        """Sort out of the transactions without END those that have one by now, or are dead."""
+        while self._unended:
+            transaction = self._open.get(self._unended[0])
+            if transaction is not None and transaction.counts is None:
+                if transaction.lsn > self._passed:
+                    break
+                self._dead.append(transaction)
+            heapq.heappop(self._unended)
+
+    def _settle(self, transaction: OpenTransaction) -> None:
+        transaction.done = True
+        self.held_size -= transaction.size
+        del self._open[transaction.lsn]
+
+    def _reread(self) -> Reread:
+        return Reread(self._marks_seen, self._passed)
