@@ -74,8 +74,24 @@ def _referred(name: str, space: str, known: dict[str, Any], inside: tuple[str, .
         if full in inside:
             raise ValueError(f"type {full} contains itself")
         if full in known:
-            return known[full]
+            # What the definition says of the column that it stands at is not said of the one that refers to it.
+            return without_column_parameters(known[full])
     raise ValueError(f"type {name} is not defined")
+
+
+def without_column_parameters(avro: Any) -> Any:
+    """The type without what our connect.parameters say of a column, which is no part of the type."""
+    if not isinstance(avro, dict) or "connect.parameters" not in avro:
+        return avro
+    parameters = {
+        name: value
+        for name, value in avro["connect.parameters"].items()
+        if name not in (COLUMN_NAME_PARAMETER, SOURCE_TYPE_PARAMETER)
+    }
+    schema = {name: value for name, value in avro.items() if name != "connect.parameters"}
+    if parameters:
+        schema["connect.parameters"] = parameters
+    return schema["type"] if schema.keys() == {"type"} else schema
 
 
 def _full_name(name: str, space: str) -> str:
@@ -153,7 +169,7 @@ def _column(field: dict[str, Any]) -> Column:
         name=field.get(COLUMN_NAME_PARAMETER)
         or parameters.get(COLUMN_NAME_PARAMETER)
         or field["name"],
-        avro=avro,
+        avro=without_column_parameters(avro),
         nullable=nullable,
         source_type=field.get(SOURCE_TYPE_PARAMETER) or parameters.get(SOURCE_TYPE_PARAMETER) or "",
     )
