@@ -17,11 +17,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cdc.config import ConnectorConfig
-from cdc.errors import EXIT_FAILED, EXIT_OK, CdcError
+from cdc.errors import EXIT_FAILED, EXIT_OK, CdcError, Unreachable
+from cdc.pipeline.apply import ApplyStatus
 from cdc.pipeline.capture import Capture, CaptureStatistics
 from cdc.runtime.config_files import load
 from cdc.runtime.patience import keep_on
 from cdc.runtime.plugins import plugins
+from cdc.runtime.sink_task import apply_events
 from cdc.runtime.source_task import capture_once
 from cdc.telemetry import start_logging
 
@@ -40,6 +42,11 @@ class Report:
         self._state = "starting"
         self._error: CdcError | None = None
         self._numbers: Callable[[], Numbers] = dict
+
+    @property
+    def state(self) -> str:
+        """starting, running, unreachable, stopped or failed."""
+        return self._state
 
     def running(self, numbers: Callable[[], Numbers]) -> None:
         """The work has begun; ``numbers`` tells how far it is, from any thread."""
@@ -95,7 +102,7 @@ def run(path: Path) -> int:
     written = threading.Event()
     threading.Thread(target=report.keep_writing, args=(written,), daemon=True).start()
     try:
-        keep_on(_attempt(load(path), stop, report), stop.is_set, report.away)
+        _work(load(path), stop, report)
     except CdcError as error:
         written.set()
         report.ended(error)
@@ -105,17 +112,35 @@ def run(path: Path) -> int:
     return EXIT_OK
 
 
-def _attempt(config: ConnectorConfig, stop: threading.Event, report: Report) -> Callable[[], None]:
+def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> None:
     plugin = plugins()[config.plugin]
-    if config.role == "source":
-        return lambda: capture_once(
+    if config.role == "sink":
+        apply_events(config, plugin, stop.is_set, lambda status: _follow(report, status))
+        return
+    keep_on(
+        lambda: capture_once(
             config, plugin, stop.is_set, lambda capture: report.running(_source_numbers(capture))
-        )
-    from cdc.runtime.sink_task import apply_once, sink_numbers
-
-    return lambda: apply_once(
-        config, plugin, stop, lambda applier: report.running(sink_numbers(applier))
+        ),
+        stop.is_set,
+        report.away,
     )
+
+
+def _follow(report: Report, status: ApplyStatus) -> None:
+    """Take over what apply says of itself."""
+    if status.state == "away":
+        report.away(Unreachable(status.trouble))
+    elif status.state == "running" and report.state != "running":
+        report.running(lambda: _sink_numbers(status))
+
+
+def _sink_numbers(status: ApplyStatus) -> Numbers:
+    return {
+        "events": status.events,
+        "transactions": status.transactions,
+        "position": status.position.commit_lsn if status.position else None,
+        "lag_seconds": None,
+    }
 
 
 def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
