@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -72,7 +73,7 @@ class KafkaCheckpointTopic:
             raise
         self._writers[connector] = writer
         value = table.get(connector.encode())
-        return None if value is None else self._decoded(connector, value)
+        return None if value is None else _decoded(connector, value)
 
     def save(self, connector: str, checkpoint: SourceCheckpoint | None) -> None:
         """Durable on return (None forgets). Fenced when a newer owner has claimed; Unreachable when unknown.
@@ -99,15 +100,27 @@ class KafkaCheckpointTopic:
         if writer is not None:
             writer.discard()
 
-    def _decoded(self, connector: str, value: bytes) -> SourceCheckpoint:
-        try:
-            raw: dict[str, Any] = json.loads(value)
-            return SourceCheckpoint.from_json(raw)
-        except ValueError as error:
-            raise Failed(
-                f"the checkpoint of {connector} in {self._partition} cannot be read: {error}",
-                "was it written by a newer version? Run that one, or rewind the checkpoint",
-            ) from error
+
+def read_checkpoint(cluster: Cluster, topic: str, connector: str) -> SourceCheckpoint | None:
+    """What stands for this connector, without claiming it: its owner may write a newer one at any time."""
+    topics = Topics(cluster)
+    if topic not in topics.describe([topic]):
+        return None
+    value = read_table(cluster, topics, TopicPartition(topic, 0), _CLAIMING, _nothing).get(
+        connector.encode()
+    )
+    return None if value is None else _decoded(connector, value)
+
+
+def _decoded(connector: str, value: bytes) -> SourceCheckpoint:
+    try:
+        raw: dict[str, Any] = json.loads(value)
+        return SourceCheckpoint.from_json(raw)
+    except ValueError as error:
+        raise Failed(
+            f"the checkpoint of {connector} cannot be read: {error}",
+            "was it written by a newer version? Run that one, or rewind the checkpoint",
+        ) from error
 
 
 class _Writer:
@@ -164,8 +177,9 @@ class _Writer:
 
     def discard(self) -> None:
         """Leave whatever is open to the next claim, which aborts it."""
-        self._producer.purge()
-        self._producer.poll(0)
+        with suppress(KafkaException):  # what was fatal to it was told already
+            self._producer.purge()
+            self._producer.poll(0)
 
     def _patiently(self, call: Callable[[float], None], doing: str, patience: float) -> None:
         until = time.monotonic() + patience

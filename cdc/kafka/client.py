@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from cdc.errors import CdcError, ConfigError
 from cdc.kafka import codes
@@ -52,6 +52,7 @@ class ClientWatch:
     def __init__(self, doing: str) -> None:
         self._doing = doing
         self._failure: CdcError | None = None
+        self._fatal: CdcError | None = None
         self._refused_logins = 0
         self.outage = ""
         self.last_error: KafkaError | None = None
@@ -61,13 +62,18 @@ class ClientWatch:
         self.last_error = error
         code = error.code()
         if error.fatal():
-            self.fail(translate(error, self._doing))
+            self.on_fatal(error)
         elif code in _AUTHENTICATION:
             self._refused_logins += 1
             if self._refused_logins >= _AUTHENTICATION_ATTEMPTS:
                 self.fail(translate(error, self._doing))
         elif code == codes.ALL_BROKERS_DOWN:
             self.outage = error.str()
+
+    def on_fatal(self, error: KafkaError | KafkaException) -> None:
+        """The client gave up. A failure that says what it met is to be told instead, also if it comes later."""
+        if self._fatal is None:
+            self._fatal = translate(error, self._doing)
 
     def on_success(self) -> None:
         """A broker answered."""
@@ -82,12 +88,19 @@ class ClientWatch:
     @property
     def failed(self) -> bool:
         """Whether the client is done for."""
+        return self._failure is not None or self._fatal is not None
+
+    @property
+    def explained(self) -> bool:
+        """Whether it is known what it failed at."""
         return self._failure is not None
 
     def check(self) -> None:
         """Raise the failure, if there was one; every time anew."""
         if self._failure is not None:
             raise self._failure
+        if self._fatal is not None:
+            raise self._fatal
 
 
 def override_checked(overrides: Mapping[str, Any], fixed: Mapping[str, Any], prefix: str) -> None:

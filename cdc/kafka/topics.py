@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from cdc.errors import ConfigError, Refused, Unreachable
+from cdc.kafka import codes
 from cdc.kafka.client import ClientWatch, Cluster
 from cdc.kafka.errors import reason, translate
 from cdc.position import TopicPartition
@@ -36,6 +37,15 @@ _ASKING = 10.0  # seconds for one question
 _LEADERS = 30.0  # seconds for a new topic to be served
 _SLICE = 0.1
 _CONFIGS_AT_ONCE = 500
+
+_LEADERLESS = (
+    codes.NO_ENTRY,  # the client found no leader for any of the partitions
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 
 _CLEANUP: Mapping[Kind, Mapping[str, str]] = {
     "data": {"cleanup.policy": "delete"},
@@ -138,8 +148,23 @@ class Topics:
     def _offsets(
         self, partitions: Sequence[TopicPartition], which: OffsetSpec
     ) -> dict[TopicPartition, int]:
-        if not partitions:
-            return {}
+        """Offsets by partition; waits for leaders, which a topic may lack right after it was made."""
+        until = time.monotonic() + _ASKING
+        while partitions:
+            try:
+                return self._offsets_now(partitions, which)
+            except _NoLeader as error:
+                self._check_existence(partitions)
+                if time.monotonic() > until:
+                    raise Unreachable(
+                        f"no leader answers for some of {partitions[0].topic}'s partitions", _CHECK
+                    ) from error
+                self._pause()
+        return {}
+
+    def _offsets_now(
+        self, partitions: Sequence[TopicPartition], which: OffsetSpec
+    ) -> dict[TopicPartition, int]:
         answers = self._admin.list_offsets(
             {KafkaPartition(*partition): which for partition in partitions},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
@@ -148,16 +173,24 @@ class Topics:
         found: dict[TopicPartition, int] = {}
         for asked, answer in answers.items():
             partition = TopicPartition(asked.topic, asked.partition)
-            try:
-                found[partition] = self._answer(
-                    answer, f"asking for the offsets of {partition}"
-                ).offset
-            except _Missing:
+            doing = f"asking for the offsets of {partition}"
+            found[partition] = self._answer(answer, doing).offset
+        return found
+
+    def _check_existence(self, partitions: Sequence[TopicPartition]) -> None:
+        described = self._described(sorted({partition.topic for partition in partitions}))
+        for partition in partitions:
+            topic = described.get(partition.topic)
+            if topic is None or partition.partition >= len(topic.partitions):
                 raise Refused(
                     f"there is no {partition}",
                     "the topic was deleted: restore it, or backfill its table",
-                ) from None
-        return found
+                )
+
+    def _pause(self) -> None:
+        if self._keep_alive is not None:
+            self._keep_alive()
+        time.sleep(_SLICE)
 
     def _all_names(self) -> list[str]:
         try:
@@ -243,6 +276,8 @@ class Topics:
             return _Missing()
         if code == KafkaError.TOPIC_ALREADY_EXISTS:
             return _Exists()
+        if code in _LEADERLESS:
+            return _NoLeader()
         failure = translate(error, doing)
         if isinstance(failure, Unreachable):
             last = self._watch.last_error
@@ -256,7 +291,11 @@ class Topics:
 _CHECK = "check that the brokers are up and that bootstrap.servers is right"
 
 
-class _Missing(Exception):
+class _NoLeader(Exception):
+    """A partition has no leader now, or the broker asked is not the one."""
+
+
+class _Missing(_NoLeader):
     """There is no such topic."""
 
 

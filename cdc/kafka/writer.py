@@ -18,10 +18,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from cdc.errors import Refused, Unreachable
+from cdc.errors import CdcError, Refused, Unreachable
 from cdc.event import Record
 from cdc.kafka.client import ClientWatch, Cluster, override_checked
-from cdc.kafka.errors import translate
+from cdc.kafka.errors import reason, translate
 from cdc.kafka.topics import Topics
 from cdc.position import TopicPartition
 
@@ -48,6 +48,7 @@ _SMALLEST_RECORD = (
     256  # bytes that a queued record costs the client at least, beside its key and value
 )
 _RECORD_OVERHEAD = 512  # framing of a batch with one record
+_EXPLAINING = 0.5  # seconds
 _SLICE = 0.1  # seconds between two calls of keep_alive
 
 
@@ -129,7 +130,7 @@ class KafkaTopicWriter:
             except KafkaException as error:
                 raise self._refused(record, error) from error
             lane.sent += 1
-        self._producer.poll(0)
+        self._serve(0)
 
     def mark(self, mark: object) -> None:
         """Remember ``mark`` as standing behind all that was written so far."""
@@ -140,7 +141,7 @@ class KafkaTopicWriter:
 
     def durable(self) -> Sequence[object]:
         """The marks, in order, each returned once, before which every record is acknowledged by acks=all."""
-        self._producer.poll(0)
+        self._serve(0)
         self._check()
         marks = self._marks
         done: list[object] = []
@@ -177,7 +178,12 @@ class KafkaTopicWriter:
         while True:
             self._check()
             left = end - time.monotonic()
-            if self._producer.flush(max(0.0, min(_SLICE, left))) == 0:
+            try:
+                rest = self._producer.flush(max(0.0, min(_SLICE, left)))
+            except KafkaException as error:
+                self._watch.on_fatal(error)
+                continue
+            if rest == 0:
                 self._check()
                 return True
             if left <= 0:
@@ -191,14 +197,29 @@ class KafkaTopicWriter:
         self._closed = True
         self._watch.fail(Unreachable("the writer is closed"))
         self._producer.purge()
-        self._producer.poll(0)
+        self._serve(0)
         self._marks.clear()
         self._lanes.clear()
         self._touched.clear()
         self._producer.close()
 
+    def _serve(self, seconds: float) -> None:
+        """Let the client call back; it raises here what is fatal to it."""
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            self._watch.on_fatal(error)
+
     def _check(self) -> None:
+        if self._watch.failed and not self._watch.explained:
+            self._explain()
         self._watch.check()
+
+    def _explain(self) -> None:
+        """Wait for the report on the record that the client gave up at: it follows the fatal error."""
+        until = time.monotonic() + _EXPLAINING
+        while not self._watch.explained and time.monotonic() < until:
+            self._serve(0.05)
 
     def _new_lane(self, topic: str, partition: int) -> _Lane:
         limit = min(self._limit, self._limits.get(topic, self._limit))
@@ -208,7 +229,7 @@ class KafkaTopicWriter:
 
     def _lost(self, error: KafkaError, message: Message) -> None:
         """A record failed for good: nothing may follow it."""
-        if not self._watch.failed:
+        if not self._watch.explained:
             at = f"writing to {message.topic()}[{message.partition()}] (a key of {len(message.key() or b'')} bytes)"
             self._watch.fail(translate(error, at))
         if not self._closed:
@@ -218,7 +239,7 @@ class KafkaTopicWriter:
         """Try the same record again until there is room for it."""
         topic, partition, key, value, headers, _ = record
         while True:
-            self._producer.poll(_SLICE)
+            self._serve(_SLICE)
             self._check()
             self._keep_alive()
             try:
@@ -246,18 +267,18 @@ class KafkaTopicWriter:
             self._producer.purge(blocking=False)
             raise failure
 
-    def _refused(self, record: Record, error: KafkaException) -> Exception:
-        self._producer.poll(0)
-        failure = translate(
-            error,
-            f"writing to {record.topic}[{record.partition}] (a key of {len(record.key or b'')} bytes)",
-        )
-        self._watch.fail(failure)
+    def _refused(self, record: Record, error: KafkaException) -> CdcError:
+        """What to raise when the client does not even queue a record."""
+        if reason(error).fatal():
+            self._watch.on_fatal(error)
+        else:
+            at = f"writing to {record.topic}[{record.partition}]"
+            self._watch.fail(translate(error, f"{at} (a key of {len(record.key or b'')} bytes)"))
         try:
             self._check()
-        except Exception as first:  # noqa: BLE001 - the earlier failure is the one to tell
-            return first
-        return failure
+        except CdcError as failure:
+            return failure
+        raise AssertionError("a failed writer passed its check")
 
 
 class _Lane:
