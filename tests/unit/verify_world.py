@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cdc.checkpoint import SinkCheckpoint
+from cdc.errors import Rejected
 from cdc.event import Delivered, Record, TransactionMark
 from cdc.fence import SIGNAL_PREFIX, Fence, Signal, Snapshot, Watermark
 from cdc.position import Position, TopicPartition
@@ -482,7 +483,7 @@ class Decoder:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def data(self, records: Sequence[Record]) -> list[Delivered | None]:  # type: ignore[override]
+    def data(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
         return [self._world.topic[record.partition][record.offset] for record in records]
 
     def transaction(self, record: Record) -> TransactionMark:
