@@ -28,6 +28,7 @@ from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
 
 log = logging.getLogger(__name__)
 
+_OURS = "cdc."  # prefix of logical messages that are nobody else's business
 _SAVE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
@@ -173,7 +174,7 @@ class Capture:
             signal = Signal.from_message(message.content)
             if signal.source == self._prefix:
                 self._signal(signal, message.lsn)
-        else:
+        elif not message.prefix.startswith(_OURS):
             self._writer.write(self._encoder.message(message))
 
     # --- fences and signals ----------------------------------------------------------------------------------
