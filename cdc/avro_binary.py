@@ -45,7 +45,8 @@ LONGS: Final = TAILS[::2]
 PAIRS: Final = tuple(number & 127 | (number & 0x7F00) >> 1 for number in range(1 << 16))
 """14 bits of a varint, by two of its bytes read as a little-endian number."""
 
-_four_pairs: Final = struct.Struct("<HHHH").unpack_from
+four_pairs: Final = struct.Struct("<HHHH").unpack_from
+"""Eight bytes as indices of ``PAIRS``."""
 
 
 def long_bytes(value: int) -> bytes:
@@ -107,7 +108,7 @@ def raw_at(data: bytes, at: int) -> tuple[int, int]:
     if third < 128:
         return raw - 128 | second - 128 << 7 | third << 14, at + 3
     if len(data) >= at + 8:
-        one, two, three, four = _four_pairs(data, at)
+        one, two, three, four = four_pairs(data, at)
         if two & 0x8000 == 0:
             return PAIRS[one] | PAIRS[two] << 14, at + 4
         if three & 0x80 == 0:

@@ -21,7 +21,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from cdc.avro_binary import HEADS, LONGS, TAILS, bytes_bytes, long_bytes, raw_at
+from cdc.avro_binary import (
+    HEADS,
+    LONGS,
+    PAIRS,
+    TAILS,
+    bytes_bytes,
+    four_pairs,
+    long_bytes,
+    raw_at,
+)
 from cdc.table import AvroType
 
 PLACEHOLDER: Final = b"__debezium_unavailable_value"
@@ -89,9 +98,10 @@ def wrong_size(size: int, expected: int) -> None:
 SCOPE: Final[Mapping[str, object]] = {
     "HEADS": HEADS,
     "LONGS": LONGS,
+    "PAIRS": PAIRS,
     "SIZES": SIZES,
     "TAILS": TAILS,
-    "from_bytes": int.from_bytes,
+    "four_pairs": four_pairs,
     "long_bytes": long_bytes,
     "pack_size": pack_size,
     "raw_at": raw_at,
@@ -120,8 +130,25 @@ READ_RAW: Final = (
 )
 """Read a varint into ``z``, its zigzag not undone."""
 
-READ_LONG: Final = (*READ_RAW, "v = z >> 1 ^ -(z & 1)")
+READ_LONG: Final = (
+    *READ_RAW[:-2],
+    "elif r[p + 2] < 128:",
+    "    z += (r[p + 1] << 7) + (r[p + 2] << 14) - 16512",
+    "    p += 3",
+    *READ_RAW[-2:],
+    "v = z >> 1 ^ -(z & 1)",
+)
 """Read an int or long into ``v``."""
+
+WRITE_LONG: Final = (
+    "if 0 <= v < 8192:",
+    "    v = LONGS[v]",
+    "elif 0 < v < 134217728:",
+    "    v = HEADS[v + v & 16383] + TAILS[v >> 13]",
+    "else:",
+    "    v = long_bytes(v)",
+)
+"""Turn the number ``v`` into Avro bytes."""
 
 READ_BYTES: Final = (*READ_RAW, "n = z >> 1", "s = p", "p += n")
 """Read bytes or a string: it is ``r[s:p]`` then. A length that passes the end is found at the row's end."""

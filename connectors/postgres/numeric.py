@@ -18,16 +18,18 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from cdc.avro_binary import bytes_at, bytes_bytes, long_at, long_bytes
+from cdc.avro_binary import bytes_at, long_at, long_bytes
 from cdc.table import AvroType
 from connectors.postgres.codec import (
     READ_BYTES,
     SIZE,
     TAKE,
     Codec,
+    Convert,
     Decode,
     Encode,
     Unfit,
+    pack_size,
 )
 
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
@@ -54,8 +56,10 @@ def shorts(size: int) -> Callable[[bytes, int], tuple[int, ...]]:
     return struct.Struct(f">{size // 2}h").unpack_from
 
 
-SHORTS: Final = tuple(shorts(size) if size >= 8 and not size & 1 else None for size in range(64))
-"""`shorts`, by size, for the sizes that occur."""
+DIGITS: Final = tuple(number.to_bytes(2, "big") for number in range(10000))
+"""Ready-made digits of the binary form."""
+
+from_bytes: Final = int.from_bytes
 
 
 def power(exponent: int) -> int:
@@ -97,48 +101,111 @@ def numeric(precision: int, scale: int, pg_type: str) -> Codec:
     return Codec(
         pg_type=pg_type,
         avro=decimal_schema(scale, max(digits, scale)),
-        encode=Encode(
-            (
-                *TAKE,
-                "w = (SHORTS[n] if n < 64 else shorts(n))(f, q)",
-                "v = 0",
-                "for d in w[4:]:",
-                "    v = v * 10000 + d",
-                f"e = (w[1] - w[0] + 1) * 4 + {scale}",
-                "v = v * power(e) if e > 0 else v // power(-e)",
-                "if w[2]:",
-                "    v = -v",
-                "k = ((v if v >= 0 else ~v).bit_length() >> 3) + 1",
-                f"if w[3] != {scale} or w[2] == -16384:",
-                f"    k = not_a_number(w, {scale})",
-            ),
-            ("long_bytes(k) + v.to_bytes(k, 'big', signed=True) if k else b'\\0'",),
-        ),
+        encode=Encode(_encode_lines(scale), ("v",)),
         decode=Decode(
-            (*READ_BYTES, f"v = decimal_binary(r[s:p], {scale})", "n = len(v)"),
-            (SIZE, "v"),
-            "v",
+            (*READ_BYTES, "v = decimal_sized_@(r[s:p])"),
+            ("v",),
+            "v[4:]",
         ),
         to_text=numeric_text,
         from_text=numeric_value,
         filler=b"\x02\x00",
         direct=True,
         scope={
-            "SHORTS": SHORTS,
-            "shorts": shorts,
-            "power": power,
-            "not_a_number": _not_a_number,
-            "decimal_binary": decimal_binary,
+            "POWERS": _POWERS,
+            "read_two": struct.Struct(">6h").unpack_from,
+            "read_three": struct.Struct(">7h").unpack_from,
+            "pack_64": struct.Struct(">q").pack,
+            "decimal_avro": decimal_avro,
+            "decimal_sized_@": sized_decimals(scale),
         },
     )
 
 
-def _not_a_number(shorts_of_it: tuple[int, ...], scale: int) -> int:
-    if shorts_of_it[2] == -0x4000:
-        return 0
-    raise Unfit(
-        f"a numeric with {shorts_of_it[3]} digits behind the point in a column declared with {scale}"
+def _encode_lines(scale: int) -> tuple[str, ...]:
+    general = f"v = decimal_avro(f[q:o], {scale})"
+    if scale > 24:
+        return (*TAKE, general)
+    return (
+        *TAKE,
+        # Two or three digits and not negative: most of what is counted in money.
+        "if n == 12:",
+        "    _, w, s, d, e, v = read_two(f, q)",
+        "    v += e * 10000",
+        f"    w = w * 4 + {scale - 4}",
+        "elif n == 14:",
+        "    _, w, s, d, e, k, v = read_three(f, q)",
+        "    v += (e * 10000 + k) * 10000",
+        f"    w = w * 4 + {scale - 8}",
+        "else:",
+        "    s = 1",
+        f"if s or d != {scale} or w > 32:",
+        f"    {general}",
+        "else:",
+        "    v = v * POWERS[w] if w >= 0 else v // POWERS[-w]",
+        "    k = (v.bit_length() >> 3) + 1",
+        f"    v = LONGS[k] + pack_64(v)[-k:] if k < 9 else decimal_avro(f[q:o], {scale})",
     )
+
+
+def decimal_avro(value: bytes, scale: int) -> bytes:
+    """A decimal's Avro bytes of numeric's binary form. Unfit when its display scale is another."""
+    sign, display = struct.unpack_from(">Hh", value, 4)
+    if sign == 0xC000:
+        return b"\x00"
+    if display != scale or sign & 0x8000:
+        raise Unfit(f"the numeric {numeric_text(value)[:60]!r} in a column of scale {scale}")
+    return _twos_complement(_unscaled(value))
+
+
+def _unscaled(value: bytes) -> int:
+    _, weight, sign, scale, *digits = shorts(len(value))(value, 0)
+    unscaled = 0
+    for digit in digits:
+        unscaled = unscaled * 10000 + digit
+    exponent = (weight - len(digits) + 1) * 4 + scale
+    unscaled = unscaled * power(exponent) if exponent > 0 else unscaled // power(-exponent)
+    return -unscaled if sign else unscaled
+
+
+def _twos_complement(number: int) -> bytes:
+    """Avro bytes of the least two's complement, as Java's BigInteger has it."""
+    size = ((number if number >= 0 else ~number).bit_length() >> 3) + 1
+    return long_bytes(size) + number.to_bytes(size, "big", signed=True)
+
+
+def sized_decimals(scale: int) -> Convert:
+    """A function from a decimal's two's complement to numeric's binary form, its length in front."""
+    pad = _POWERS[-scale % 4]
+    after = -(-scale // 4)
+    # Length and header of a positive number, by how many of its groups are kept, and how many there are: trailing
+    # zero groups are not stored.
+    heads = [
+        [
+            pack_size(8 + 2 * kept) + _HEADER.pack(kept, there - after - 1, 0, scale)
+            for there in range(4)
+        ]
+        for kept in range(4)
+    ]
+    one, two, three = heads[1], heads[2], heads[3]
+    limit = 10**12 // pad
+
+    def sized(content: bytes) -> bytes:
+        number = from_bytes(content, "big", signed=True)
+        if 0 < number < limit:
+            number, third = divmod(number * pad, 10000)
+            first, second = divmod(number, 10000)
+            if first:
+                if third:
+                    return three[3] + DIGITS[first] + DIGITS[second] + DIGITS[third]
+                return two[3] + DIGITS[first] + DIGITS[second] if second else one[3] + DIGITS[first]
+            if second:
+                return two[2] + DIGITS[second] + DIGITS[third] if third else one[2] + DIGITS[second]
+            return one[1] + DIGITS[third]
+        value = decimal_binary(content, scale)
+        return pack_size(len(value)) + value
+
+    return sized
 
 
 def decimal_binary(content: bytes, scale: int) -> bytes:
@@ -191,19 +258,10 @@ def variable_numeric() -> Codec:
 
 def variable_avro(value: bytes) -> bytes:
     """A VariableScaleDecimal of numeric's binary form."""
-    _, weight, sign, scale = _HEADER.unpack_from(value)
+    _, _, sign, scale = _HEADER.unpack_from(value)
     if sign & 0x8000:
         return long_bytes(_SPECIAL_SCALES[sign]) + b"\x00"
-    digits = shorts(len(value))(value, 0)[4:]
-    unscaled = 0
-    for digit in digits:
-        unscaled = unscaled * 10000 + digit
-    exponent = (weight - len(digits) + 1) * 4 + scale
-    unscaled = unscaled * power(exponent) if exponent > 0 else unscaled // power(-exponent)
-    if sign:
-        unscaled = -unscaled
-    size = ((unscaled if unscaled >= 0 else ~unscaled).bit_length() >> 3) + 1
-    return long_bytes(scale) + long_bytes(size) + unscaled.to_bytes(size, "big", signed=True)
+    return long_bytes(scale) + _twos_complement(_unscaled(value))
 
 
 def variable_binary(row: bytes, at: int) -> tuple[bytes, int]:
@@ -241,8 +299,7 @@ def _money_avro(value: bytes) -> bytes:
     if len(value) != 8:
         raise ValueError(f"money of {len(value)} bytes")
     units = int.from_bytes(value, "big", signed=True)
-    size = ((units if units >= 0 else ~units).bit_length() >> 3) + 1
-    return bytes_bytes(units.to_bytes(size, "big", signed=True))
+    return _twos_complement(units)
 
 
 def _money_binary(content: bytes) -> bytes:

@@ -15,6 +15,7 @@ from connectors.postgres.codec import (
     READ_LONG,
     SIZE,
     TAKE,
+    WRITE_LONG,
     Codec,
     Convert,
     Decode,
@@ -25,6 +26,7 @@ from connectors.postgres.codec import (
 
 JSON: Final = "io.debezium.data.Json"
 UUID: Final = "io.debezium.data.Uuid"
+_GREATEST_REAL: Final = 3.4028235e38  # a little above it, as its shortest text is
 XML: Final = "io.debezium.data.Xml"
 
 
@@ -42,8 +44,9 @@ def integer(pg_type: str, avro: AvroType, code: str, *, direct: bool = True) -> 
                 f"if n != {size}:",
                 f"    wrong_size(n, {size})",
                 f"o = q + {size + 4}",
+                *WRITE_LONG,
             ),
-            ("LONGS[v] if 0 <= v < 8192 else long_bytes(v)",),
+            ("v",),
         ),
         decode=Decode(READ_LONG, (f"pack_sized_{code}({size}, v)",), f"pack_{code}(v)"),
         to_text=lambda value: str(number.unpack(value)[0]).encode(),
@@ -92,10 +95,11 @@ def double_text(value: bytes) -> bytes:
 def real_text(value: bytes) -> bytes:
     """The shortest text that reads back as the same four-byte float, as PostgreSQL writes it."""
     (number,) = struct.unpack(">f", value)
-    for digits in range(1, 10):
-        text = f"{number:.{digits}g}"
-        if struct.pack(">f", float(text)) == value:
-            return float_text(repr(float(text)), 6)
+    for digits in range(1, 9):
+        shorter = float(f"{number:.{digits}g}")
+        if abs(shorter) <= _GREATEST_REAL and struct.pack(">f", shorter) == value:
+            return float_text(repr(shorter), 6)
+    number = float(f"{number:.9g}")
     return float_text(repr(number), 6)
 
 
@@ -136,7 +140,8 @@ def boolean() -> Codec:
     return Codec(
         pg_type="boolean",
         avro="boolean",
-        encode=Encode(("v = f[q + 4]", "o = q + 5"), ("TRUE if v else FALSE",)),
+        # PostgreSQL sends a byte of 0 or 1, which is Avro's form too.
+        encode=Encode(("o = q + 5",), ("f[q + 4:o]",)),
         decode=Decode(
             ("v = r[p]", "p += 1"),
             ("SIZED_TRUE if v else SIZED_FALSE",),

@@ -12,7 +12,7 @@ from psycopg import sql
 from cdc.errors import Failed
 from connectors.postgres.transcoder import RowTranscoder
 from connectors.postgres.tuples import HEADER, TRAILER, TupleTranscoder
-from connectors.postgres.types import Attribute, codec_of, column_of
+from connectors.postgres.types import FIRST_USER_OID, Attribute, codec_of, column_of
 
 _LONG_DECIMAL: Final = "9" * 5000 + "." + "1" * 3000
 _TIMESTAMPS: Final = (
@@ -36,13 +36,24 @@ _TIMESTAMPS: Final = (
 )
 _TEXTS: Final = ("", "x", "häßlich ☃ 𝄞", "a'b\"c\\d", "NULL", "  ", "\n\t", "y" * 9000)
 
+# No xml: the server of the tests is built without libxml, and cannot store any (tests/unit has it).
 VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "smallint": ("0", "-1", "32767", "-32768"),
     "integer": ("0", "63", "64", "-64", "-65", "8191", "8192", "2147483647", "-2147483648"),
     "bigint": ("0", "9007199254740993", "9223372036854775807", "-9223372036854775808", "268435456"),
     "oid": ("0", "4294967295"),
     "real": ("0", "-0", "1.5", "3.4028235e38", "1e-45", "NaN", "Infinity", "-Infinity", "0.1"),
-    "double precision": ("0", "-0", "1e15", "0.1", "5e-324", "1.7976931348623157e308", "NaN", "Infinity", "-Infinity"),
+    "double precision": (
+        "0",
+        "-0",
+        "1e15",
+        "0.1",
+        "5e-324",
+        "1.7976931348623157e308",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+    ),
     "boolean": ("t", "f"),
     "text": _TEXTS,
     'text COLLATE "C"': _TEXTS,
@@ -51,38 +62,107 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "char(6)": ("", "ab", "abcdef"),
     '"char"': ("a", "", "\\351"),
     "name": ("", "pg_class"),
-    "numeric(12,2)": ("0", "0.01", "-0.01", "1.27", "1.28", "-1.28", "-1.29", "9999999999.99", "-9999999999.99", "100", "NaN"),
+    "numeric(12,2)": (
+        "0",
+        "0.01",
+        "-0.01",
+        "1.27",
+        "1.28",
+        "-1.28",
+        "-1.29",
+        "9999999999.99",
+        "-9999999999.99",
+        "100",
+        "NaN",
+    ),
     "numeric(38,10)": ("1234567890123456789012345678.0123456789", "0.0000000001", "-20000"),
     "numeric(5)": ("99999", "0", "-1"),
     "numeric(3,-2)": ("12300", "-99900", "0"),
     "numeric(4,6)": ("0.001234", "-0.009999"),
-    "numeric": ("0", "0.00", "1e-9", "-10.1111", "1e100", "NaN", "Infinity", "-Infinity", "100000000", "0.00010000", _LONG_DECIMAL),
+    "numeric": (
+        "0",
+        "0.00",
+        "1e-9",
+        "-10.1111",
+        "1e100",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "100000000",
+        "0.00010000",
+        _LONG_DECIMAL,
+    ),
     "money": ("0", "1234.50", "-0.01", "92233720368547758.07", "-92233720368547758.08"),
-    "date": ("2026-11-23", "1970-01-01", "infinity", "-infinity", "4714-11-24 BC", "5874897-12-31", "0001-01-01 BC"),
+    "date": (
+        "2026-11-23",
+        "1970-01-01",
+        "infinity",
+        "-infinity",
+        "4714-11-24 BC",
+        "5874897-12-31",
+        "0001-01-01 BC",
+    ),
     "timestamp": _TIMESTAMPS,
     "timestamp(0)": ("2026-11-23 12:00:00", "infinity", "-infinity", "294276-12-31 23:59:59"),
-    "timestamp(3)": ("2026-11-23 12:00:00.123", "infinity", "-infinity", "294247-01-10 04:00:25.2", "4714-11-24 00:00:00 BC", "294276-12-31 23:59:59.999"),
+    "timestamp(3)": (
+        "2026-11-23 12:00:00.123",
+        "infinity",
+        "-infinity",
+        "294247-01-10 04:00:25.2",
+        "4714-11-24 00:00:00 BC",
+        "294276-12-31 23:59:59.999",
+    ),
     "timestamp(5)": ("2026-11-23 12:00:00.12345",),
-    "timestamptz": tuple(f"{t[:-3]}+02 BC" if t.endswith("BC") else t for t in _TIMESTAMPS if not t.startswith("4714")),
+    "timestamptz": tuple(
+        f"{t[:-3]}+02 BC" if t.endswith("BC") else t
+        for t in _TIMESTAMPS
+        if not t.startswith("4714")
+    ),
     "timestamptz(0)": ("2026-11-23 12:00:00+02", "infinity"),
     "timestamptz(3)": ("2026-11-23 12:00:00.123-11:30", "0044-03-15 12:00:00 BC"),
     "time": ("00:00:00", "24:00:00", "23:59:59.999999"),
     "time(3)": ("00:00:00", "24:00:00", "23:59:59.999"),
-    "timetz": ("13:51:30.123789+02", "11:51:30.123789+00", "24:00:00-15:59:59", "00:00:00+05:30", "12:00:00+15:59:59"),
+    "timetz": (
+        "13:51:30.123789+02",
+        "11:51:30.123789+00",
+        "24:00:00-15:59:59",
+        "00:00:00+05:30",
+        "12:00:00+15:59:59",
+    ),
     "timetz(0)": ("13:51:30+02",),
-    "interval": ("0", "1 mon", "30 days", "1 year 2 mons -3 days -04:05:06.789", "-00:00:00.000001", "178000000 years", "-1 mon 1 day", "2562047788:00:54.775807", "-2562047788:00:54.775808", "infinity", "-infinity"),
+    "interval": (
+        "0",
+        "1 mon",
+        "30 days",
+        "1 year 2 mons -3 days -04:05:06.789",
+        "-00:00:00.000001",
+        "178000000 years",
+        "-1 mon 1 day",
+        "2562047788:00:54.775807",
+        "-2562047788:00:54.775807",
+        "infinity",
+        "-infinity",
+    ),
     "interval day to second(3)": ("3 days 04:05:06.789",),
     "uuid": ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000"),
     "json": ('{"b": 1,  "a": [1,2], "a": null}', '"☃"', "null"),
     "jsonb": ('{"b": 1,  "a": [1,2]}', "null", '"' + "z" * 9000 + '"'),
-    "xml": ("<a>ä</a>", "text"),
     "bytea": ("\\x", "\\xdeadbeef00", "\\x" + "00ff" * 5000),
     "bit": ("0", "1"),
     "bit(5)": ("10110", "00000", "11111"),
     "bit(17)": ("10000000000000001",),
     "varbit": ("", "0", "00", "1", "01", "000000000", "0000000010000000"),
     "varbit(9)": ("101",),
-    "inet": ("10.1.2.3/8", "10.1.2.3", "::1", "::", "::ffff:1.2.3.4", "::1.2.3.4", "2001:db8::1/64", "fe80:0:0:1::"),
+    "inet": (
+        "10.1.2.3/8",
+        "10.1.2.3",
+        "::1",
+        "::",
+        "::ffff:1.2.3.4",
+        "::1.2.3.4",
+        "2001:db8::1/64",
+        "fe80:0:0:1::",
+    ),
     "cidr": ("10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32", "::/0"),
     "macaddr": ("08:00:2b:01:02:03",),
     "macaddr8": ("08:00:2b:01:02:03:04:05",),
@@ -131,7 +211,6 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "box[]": ("{(3,4),(1,2);(1,1),(0,0)}",),
     "int4range[]": ('{"[1,3)",empty}',),
     "money[]": ("{1.50}",),
-    "xml[]": ("{<a/>}",),
     "integer[][]": ("{{1,2},{3,NULL}}", "{}", "{5}", "[0:1]={1,2}", "[2:3][-1:0]={{1,2},{3,4}}"),
     "text[][]": ('{{a,"b,}"},{NULL,""}}',),
     "mood": ("sad", "it's ok"),
@@ -153,7 +232,14 @@ ORDER BY a.attnum
 
 
 def _attribute(
-    cursor: psycopg.Cursor[Any], name: str, oid: int, typmod: int, *, not_null: bool, formatted: str, dimensions: int = 0
+    cursor: psycopg.Cursor[Any],
+    name: str,
+    oid: int,
+    typmod: int,
+    *,
+    not_null: bool,
+    formatted: str,
+    dimensions: int = 0,
 ) -> Attribute:
     row = cursor.execute(
         "SELECT t.typtype, t.typname, t.typelem::int8, t.typbasetype::int8, t.typtypmod, t.typcategory,"
@@ -184,13 +270,17 @@ def _attribute(
             "SELECT enumlabel FROM pg_enum WHERE enumtypid = %s ORDER BY enumsortorder", (oid,)
         )
     )
-    return Attribute(name, oid, typmod, not_null, formatted, typtype, typname, inner, labels, dimensions)
+    return Attribute(
+        name, oid, typmod, not_null, formatted, typtype, typname, inner, labels, dimensions
+    )
 
 
 def attributes(cursor: psycopg.Cursor[Any]) -> list[Attribute]:
     """The columns of table t."""
     return [
-        _attribute(cursor, name, oid, typmod, not_null=not_null, formatted=formatted, dimensions=dims)
+        _attribute(
+            cursor, name, oid, typmod, not_null=not_null, formatted=formatted, dimensions=dims
+        )
         for name, oid, typmod, not_null, formatted, dims in cursor.execute(_ATTRIBUTES).fetchall()
     ]
 
@@ -248,7 +338,9 @@ def test_a_value_comes_back_as_it_was_by_every_road(database: str, pg_type: str)
         try:
             for number, value in enumerate(VALUES[pg_type]):
                 cursor.execute(
-                    _query(f"INSERT INTO t VALUES (%s, %s::text::{pg_type.split(' COLLATE')[0]}, NULL)"),
+                    _query(
+                        f"INSERT INTO t VALUES (%s, %s::text::{pg_type.split(' COLLATE')[0]}, NULL)"
+                    ),
                     (number, value),
                 )
             columns = attributes(cursor)
@@ -285,7 +377,8 @@ def _through_avro(
     back = [replica.tuple_of(row) for row, *_ in rows]
     cursor = connection.cursor()
     declared = ", ".join(
-        f'"{column.name}" {staged}' for column, staged in zip(columns, replica.staged_types, strict=True)
+        f'"{column.name}" {staged}'
+        for column, staged in zip(columns, replica.staged_types, strict=True)
     )
     cursor.execute(_query(f"CREATE TEMP TABLE staging ({declared})"))
     with cursor.copy(_query("COPY staging FROM STDIN (FORMAT binary)")) as copy:
@@ -296,10 +389,13 @@ def _through_avro(
     here = f"(SELECT {as_text} FROM (SELECT {cast_list} FROM staging) AS s)"
     for one, other in ((there, here), (here, there)):
         assert cursor.execute(_query(f"{one} EXCEPT {other}")).fetchall() == []
-    if not any(staged == "text" for staged in replica.staged_types[1:]):
-        assert back == tuples
+    if columns[1].inner is None or columns[1].inner.type_oid < FIRST_USER_OID:
+        # else an array names its elements' type by an oid of this database
+        assert back == tuples or replica.staged_types[1] == "text"
     for row, key, _ in rows:
-        assert replica.key_text(key) == (str(int.from_bytes(replica.key_columns_of(key)[0] or b"")),)
+        assert replica.key_text(key) == (
+            str(int.from_bytes(replica.key_columns_of(key)[0] or b"")),
+        )
         assert replica.columns_of(row)[0] == replica.key_columns_of(key)[0]
     return [(row, key) for row, key, _ in rows]
 
@@ -308,26 +404,38 @@ def test_the_text_of_a_key_is_a_literal_of_its_type(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         for pg_type, values in VALUES.items():
             spelled = pg_type.split(" COLLATE")[0]
-            if spelled in {"json", "xml", "real"} or "json" in spelled:
-                continue
             for value in values:
-                data = _copied(connection, f"SELECT {sql.Literal(value).as_string()}::text::{spelled}")[0]
+                data = _copied(
+                    connection, f"SELECT {sql.Literal(value).as_string()}::text::{spelled}"
+                )[0]
                 (formatted, oid) = cast(
                     "tuple[str, int]",
                     connection.execute(
-                        _query(f"SELECT format_type(%s::regtype, NULL), %s::regtype::int8"),
+                        _query("SELECT format_type(%s::regtype, NULL), %s::regtype::int8"),
                         (spelled.replace("[][]", "[]"), spelled.replace("[][]", "[]")),
                     ).fetchone(),
                 )
                 codec = codec_of(
-                    _attribute(connection.cursor(), "v", oid, -1, not_null=True, formatted=formatted, dimensions=2 if "[][]" in pg_type else 0)
+                    _attribute(
+                        connection.cursor(),
+                        "v",
+                        oid,
+                        -1,
+                        not_null=True,
+                        formatted=formatted,
+                        dimensions=2 if "[][]" in pg_type else 0,
+                    )
                 )
                 text = codec.to_text(data[6:]).decode()
-                again = _copied(connection, f"SELECT {sql.Literal(text).as_string()}::text::{spelled}")[0]
+                again = _copied(
+                    connection, f"SELECT {sql.Literal(text).as_string()}::text::{spelled}"
+                )[0]
                 assert again == data, (pg_type, value, text)
 
 
-def test_an_array_of_more_dimensions_than_declared_is_refused_and_not_flattened(database: str) -> None:
+def test_an_array_of_more_dimensions_than_declared_is_refused_and_not_flattened(
+    database: str,
+) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         cursor = connection.cursor()
         cursor.execute("DROP TABLE IF EXISTS t")
@@ -347,7 +455,9 @@ def test_a_type_without_a_binary_form_comes_as_text(database: str) -> None:
         cursor.execute("CREATE PUBLICATION types FOR TABLE t")
         cursor.execute("SELECT pg_create_logical_replication_slot('types', 'pgoutput')")
         try:
-            cursor.execute("INSERT INTO t SELECT 1, format('%s=r/%s', current_user, current_user)::aclitem")
+            cursor.execute(
+                "INSERT INTO t SELECT 1, format('%s=r/%s', current_user, current_user)::aclitem"
+            )
             columns = attributes(cursor)
             transcoder = RowTranscoder(columns, ("id",))
             assert transcoder.as_text == ("v",)
@@ -355,7 +465,9 @@ def test_a_type_without_a_binary_form_comes_as_text(database: str) -> None:
             (data,) = _copied(connection, "SELECT id, v::text FROM t")
             assert transcoder.copy_row(data, 0)[0] == row
             values = TupleTranscoder([column_of(column) for column in columns]).columns_of(row)
-            assert cursor.execute("SELECT v::text FROM t").fetchone() == ((values[1] or b"").decode(),)
+            assert cursor.execute("SELECT v::text FROM t").fetchone() == (
+                (values[1] or b"").decode(),
+            )
         finally:
             cursor.execute("SELECT pg_drop_replication_slot('types')")
             cursor.execute("DROP PUBLICATION types")
