@@ -130,6 +130,22 @@ class TransactionMark(NamedTuple):
     offset: int
 
 
+class DeadLetter(NamedTuple):
+    """A record that a sink could not apply, as it came, and why.
+
+    ``kind`` is the error's class, or ``parked`` for a later change of a key that was parked before. ``position`` is
+    None when the record could not be read that far. ``at_ms``: when the sink met it, milliseconds since 1970.
+    """
+
+    sink: str
+    record: Record
+    position: Position | None
+    kind: str
+    message: str
+    remedy: str
+    at_ms: int
+
+
 class Rows(NamedTuple):
     """What a fenced read brought: rows of one table as (key, row) records, in key order where a range was read.
 
@@ -145,6 +161,7 @@ __all__ = [
     "Begin",
     "Change",
     "Commit",
+    "DeadLetter",
     "Delivered",
     "Item",
     "Message",

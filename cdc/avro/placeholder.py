@@ -8,9 +8,8 @@ or map that holds it, and for lists of numbers its character codes. hstore and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from cdc.avro.values import decode, record_of
+from cdc.avro.values import wire_values
 from cdc.avro_binary import PRESENT, long_bytes
 from cdc.table import Table
 
@@ -24,10 +23,9 @@ def unavailable_columns(table: Table, row: bytes) -> tuple[str, ...]:
     """The columns of a row of Debezium's that hold the placeholder, in order."""
     if _BYTES not in row and _CODES_AS_ITEMS not in row:
         return ()
-    values: Mapping[str, Any] = decode(record_of(table.columns), row)
     return tuple(
         column.name
-        for column, value in zip(table.columns, values.values(), strict=True)
+        for column, value in zip(table.columns, wire_values(table, row), strict=True)
         if _stands_in(value)
     )
 

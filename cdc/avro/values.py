@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import fastavro
@@ -22,60 +23,70 @@ _DAY_US = 86_400_000_000
 
 def row_values(table: Table, row: bytes) -> dict[str, object]:
     """The values of a row of the table. Raises whatever fastavro raises for torn bytes; ValueError for leftovers."""
-    return _values(table.columns, row)
+    return {
+        column.name: readable(column.avro, value)
+        for column, value in zip(table.columns, wire_values(table, row), strict=True)
+    }
 
 
 def key_record_values(table: Table, key: bytes) -> dict[str, object]:
     """The values of a key of the table; raises as ``row_values`` does."""
-    return _values(table.key_columns, key)
-
-
-def _values(columns: Sequence[Column], data: bytes) -> dict[str, object]:
-    raw = decode(record_of(columns), data)
+    columns = table.key_columns
+    raw = decode(_key_record(table), key)
     return {
-        column.name: readable(column.avro, raw[f"c{index}"]) for index, column in enumerate(columns)
+        column.name: readable(column.avro, value)
+        for column, value in zip(columns, raw.values(), strict=True)
     }
 
 
-def record_of(columns: Sequence[Column]) -> Any:
-    """A record of these columns under names of our own, without logical types: values come as the wire has them."""
-    return {
-        "type": "record",
-        "name": "Row",
-        "fields": [
-            {
-                "name": f"c{index}",
-                "type": ["null", bare(column.avro)] if column.nullable else bare(column.avro),
-            }
-            for index, column in enumerate(columns)
-        ],
-    }
+def wire_values(table: Table, row: bytes) -> list[Any]:
+    """The values of a row in the order of columns, as they are on the wire; raises as ``row_values`` does."""
+    return list(decode(_row_record(table), row).values())
 
 
-def bare(avro: Any, at: str = "n") -> Any:
-    """A self-contained type with nothing but its shape, and named types under names that no other has."""
+@lru_cache(maxsize=1024)
+def _row_record(table: Table) -> Any:
+    return _record_of(table.columns)
+
+
+@lru_cache(maxsize=1024)
+def _key_record(table: Table) -> Any:
+    return _record_of(table.key_columns)
+
+
+def _record_of(columns: Sequence[Column]) -> Any:
+    # Names of our own, and no logical types: so names cannot meet and values come as the wire has them.
+    fields = []
+    for index, column in enumerate(columns):
+        avro = _bare(column.avro, f"c{index}")
+        fields.append({"name": f"c{index}", "type": ["null", avro] if column.nullable else avro})
+    return fastavro.parse_schema({"type": "record", "name": "Row", "fields": fields})
+
+
+def _bare(avro: Any, path: str) -> Any:
+    """A self-contained type with nothing but its shape; named types are named for where they stand."""
     match avro:
         case list():
-            return [bare(branch, f"{at}_{n}") for n, branch in enumerate(avro)]
+            return [_bare(branch, f"{path}_{n}") for n, branch in enumerate(avro)]
         case {"type": "record", "fields": fields}:
             return {
                 "type": "record",
-                "name": f"{at}_{id(avro)}",
+                "name": path,
                 "fields": [
-                    {"name": f["name"], "type": bare(f["type"], f"{at}_{n}")}
+                    {"name": f["name"], "type": _bare(f["type"], f"{path}_{n}")}
                     for n, f in enumerate(fields)
                 ],
             }
         case {"type": "array", "items": items}:
-            return {"type": "array", "items": bare(items, at)}
+            return {"type": "array", "items": _bare(items, f"{path}_i")}
         case {"type": "map", "values": values}:
-            return {"type": "map", "values": bare(values, at)}
+            return {"type": "map", "values": _bare(values, f"{path}_v")}
         case {"type": "enum", "symbols": symbols}:
-            return {"type": "enum", "name": f"{at}_{id(avro)}", "symbols": symbols}
+            return {"type": "enum", "name": path, "symbols": symbols}
         case {"type": "fixed", "size": size}:
-            return {"type": "fixed", "name": f"{at}_{id(avro)}", "size": size}
+            return {"type": "fixed", "name": path, "size": size}
         case {"type": inner}:
-            return bare(inner, at)
+            return _bare(inner, path)
     return avro
 
 

@@ -31,7 +31,9 @@ from tests.unit.avro_bench import (
 )
 from tests.unit.avro_random import TYPES, TableWithRows, tables_with_rows
 
-slow = settings(deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck))
+slow = settings(
+    deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck)
+)
 
 
 @slow
