@@ -43,7 +43,7 @@ def test_a_signal_stays_until_it_is_finished_and_stands_there_once() -> None:
     assert progress.checkpoint.signals == (signal,)
     progress.acknowledged(Step(300, finished=frozenset({"x"}), settled=True))
     progress.advance()
-    assert progress.checkpoint.signals == ()
+    assert not progress.checkpoint.signals
 
 
 def test_a_copy_is_as_far_as_its_acknowledged_fence() -> None:
