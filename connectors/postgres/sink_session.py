@@ -40,19 +40,20 @@ class SinkSession:
     def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
         """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
         self._settings = settings
-        doing = f"claiming the checkpoint of {sink} in the replica"
         try:
             self.connection = _open(settings)
-            self._begin = _prepare(self.connection)
-            checkpoints.install(self.connection)
-            newest = checkpoints.epoch(self.connection, sink, source)
-            self.claim = Claim(sink, source, newest)
-            if held is not None and newest > held:
-                raise self.fenced()
-            self.claim = checkpoints.claim(self.connection, sink, source)
-            self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
+            self.claim = Claim(sink, source, 0)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self.close)
+                self._begin = _prepare(self.connection)
+                checkpoints.install(self.connection)
+                if held is not None and checkpoints.epoch(self.connection, sink, source) > held:
+                    raise self.fenced()
+                self.claim = checkpoints.claim(self.connection, sink, source)
+                self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
+                undo.pop_all()
         except psycopg.Error as error:
-            raise sink_error(error, doing) from error
+            raise sink_error(error, f"claiming the checkpoint of {sink} in the replica") from error
         self.writers = Writers(self.connection, settings)
 
     def begin(self) -> None:

@@ -44,7 +44,7 @@ def table_format(raw: Any) -> str:
 SINK_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "connection.url",
-        "The replica: jdbc:postgresql://host:port/database?..., or a libpq URL. A session of its own,"
+        "The replica: jdbc:postgresql://host:port/database?..., or libpq's URL. A session of its own,"
         " not one of a transaction pooler.",
         required=True,
     ),
@@ -155,7 +155,7 @@ class SinkSettings:
 
 
 def conninfo(url: str, user: str | None, password: str | None) -> str:
-    """A libpq connection string of a JDBC or libpq URL; ``user`` and ``password`` override what stands in it.
+    """A libpq connection string of a JDBC URL, or of one of libpq's own; ``user`` and ``password`` override what stands in it.
 
     ConfigError for a URL that is neither, and for a JDBC parameter that has no counterpart in libpq.
     """
@@ -189,8 +189,6 @@ _JDBC_ONLY = frozenset(
 
 def _libpq_url(url: str) -> str:
     if not url.startswith("jdbc:"):
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise psycopg.ProgrammingError("not a URL")
         return url
     parts = urlsplit(url.removeprefix("jdbc:"))
     if parts.scheme != "postgresql":

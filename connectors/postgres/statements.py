@@ -47,7 +47,7 @@ class KeyColumn(NamedTuple):
 
 def raw(text: str) -> Composable:
     """SQL that the server itself gave us: a type's name from ``format_type``, an operator's."""
-    return SQL(text)  # type: ignore[arg-type]
+    return SQL(text)  # type: ignore[arg-type, unused-ignore]
 
 
 def qualified(table: TableId) -> Composable:
@@ -92,14 +92,25 @@ def rows_of_stage(stage: str) -> Composed:
 
 
 def inline_rows(columns: Sequence[StagedColumn], rows: int) -> Composed:
-    """A VALUES list of parameters as the source of rows. A row whose kind is null is no row."""
-    first = SQL(", ").join(
-        [SQL("%b::int2"), *(SQL("%b::{}").format(raw(c.staged_type)) for c in columns)]
-    )
-    other = SQL(", ").join([SQL("%b")] * (len(columns) + 1))
-    lists = [SQL("({})").format(first), *[SQL("({})").format(other)] * (rows - 1)]
+    """A VALUES list of parameters (``$1``, ...) as the source of rows. A row whose kind is null is no row."""
+    types = ["int2", *(c.staged_type for c in columns)]
+    width = len(types)
+    # The first row gives the columns their types.
+    lists = [[f"${at}::{type_}" for at, type_ in enumerate(types, 1)]]
+    lists += [
+        [f"${at}" for at in range(row * width + 1, (row + 1) * width + 1)] for row in range(1, rows)
+    ]
     return SQL("(VALUES {}) AS s ({})").format(
-        SQL(", ").join(lists), names([KIND, *(c.name for c in columns)])
+        raw(", ".join(f"({', '.join(values)})" for values in lists)),
+        names([KIND, *(c.name for c in columns)]),
+    )
+
+
+def inline_key(key: Sequence[KeyColumn], first: int) -> Composed:
+    """One key of parameters, from number ``first`` on, aliased ``o``."""
+    values = (f"${at}::{k.column.staged_type}" for at, k in enumerate(key, first))
+    return SQL("(VALUES ({})) AS o ({})").format(
+        raw(", ".join(values)), names(k.column.name for k in key)
     )
 
 
@@ -173,14 +184,6 @@ def move(
     """Give the row with the key in ``o`` (a VALUES list) the columns in ``s``, its new key among them."""
     return SQL("UPDATE {target} AS t SET {sets} FROM {rows}, {old_rows} WHERE {match}").format(
         target=target, rows=rows, old_rows=old_rows, sets=_sets(columns), match=match(key, "o")
-    )
-
-
-def inline_key(key: Sequence[KeyColumn]) -> Composed:
-    """One key of parameters, aliased ``o``."""
-    return SQL("(VALUES ({})) AS o ({})").format(
-        SQL(", ").join(SQL("%b::{}").format(raw(k.column.staged_type)) for k in key),
-        names(k.column.name for k in key),
     )
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -18,12 +16,12 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.sql import Composable, Composed, Identifier
 
-from cdc.table import Table, TableId
+from cdc.table import Table
 from connectors.postgres import statements
 from connectors.postgres.net_changes import Move, NetChanges, Value
 from connectors.postgres.replica_tables import ReplicaTable
 from connectors.postgres.staged_rows import Groups, StagedRows
-from connectors.postgres.statements import DELETE, UPDATE, UPSERT, KeyColumn, StagedColumn
+from connectors.postgres.statements import DELETE, UPDATE, UPSERT, StagedColumn
 from connectors.postgres.tuples import TupleTranscoder
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -58,6 +56,7 @@ class TableWriter:
         self.replica = replica
         self.transcoder = transcoder
         self._session = session
+        self._raw: psycopg.RawCursor[tuple[Any, ...]] = psycopg.RawCursor(session)
         self._rows = StagedRows(table, transcoder)
         self._stage = f"cdc_stage_{next(_numbers)}"
         self._filled_in: int | None = None
@@ -96,17 +95,17 @@ class TableWriter:
 
     def move(self, move: Move) -> bool:
         """Give the row with the old key its new key and the columns that are known; whether it was there."""
-        inline = self._for_inline
+        replica = self.replica
         statement = statements.move(
-            inline.target,
-            statements.inline_rows(inline.columns, 1),
-            _carried(inline, move.row.missing),
-            inline.key,
-            statements.inline_key(inline.key),
+            replica.target,
+            statements.inline_rows(replica.columns, 1),
+            _carried(replica, move.row.missing),
+            replica.key,
+            statements.inline_key(replica.key, len(replica.columns) + 2),
         )
         values: list[Value] = [bytes(2), *move.row.values]
         values += self.transcoder.key_columns_of(move.old_key)
-        return self._session.execute(statement, values).rowcount > 0
+        return self._raw.execute(statement, values).rowcount > 0
 
     def drop(self) -> None:
         """Drop the staging table. Not to be used again."""
@@ -133,7 +132,7 @@ class TableWriter:
         values = self._rows.parameters(changes, groups, size)
         return _missing(
             tally,
-            lambda kind: self._session.execute(
+            lambda kind: self._raw.execute(
                 self._inline_statement(kind, groups, size), values, prepare=True
             ),
         )
@@ -141,9 +140,8 @@ class TableWriter:
     def _inline_statement(self, kind: int, groups: Groups, size: int) -> bytes:
         missing = _lacking(kind, groups)
         if (known := self._inline.get((kind, missing, size))) is None:
-            inline = self._for_inline
-            rows = statements.inline_rows(inline.columns, size)
-            statement = _statement(inline, inline.target, rows, kind, groups)
+            rows = statements.inline_rows(self.replica.columns, size)
+            statement = _statement(self.replica, self.replica.target, rows, kind, groups)
             known = self._inline[kind, missing, size] = statement.as_bytes(self._session)
         return known
 
@@ -164,24 +162,6 @@ class TableWriter:
         self._session.execute(statements.put_back(target, scratch, self.replica.writable))
         self._session.execute(statements.drop(scratch))
         return missing
-
-    @cached_property
-    def _for_inline(self) -> ReplicaTable:
-        """The table with names in which a per cent sign is not the beginning of a parameter."""
-
-        def column(column: StagedColumn) -> StagedColumn:
-            return StagedColumn(
-                _doubled(column.name), _doubled(column.staged_type), _doubled(column.cast)
-            )
-
-        replica = self.replica
-        return replace(
-            replica,
-            id=TableId(_doubled(replica.id.schema), _doubled(replica.id.name)),
-            columns=tuple(map(column, replica.columns)),
-            written=tuple(map(column, replica.written)),
-            key=tuple(KeyColumn(column(k.column), _doubled(k.equals)) for k in replica.key),
-        )
 
 
 def _missing(
@@ -216,7 +196,3 @@ def _lacking(kind: int, groups: Groups) -> frozenset[int]:
     if kind < UPDATE:
         return frozenset()
     return next(missing for missing, number in groups.items() if number == kind)
-
-
-def _doubled(name: str) -> str:
-    return name.replace("%", "%%")
