@@ -26,6 +26,7 @@ from connectors.postgres.types import codec_of_column
 
 _SEEDS = (0x5EED_0F_CDC, -0x0DD_B175)
 _STRINGS = ("text", "character varying", "name", '"char"')
+_PADDED = ("character", "bpchar")
 _ORDERED = (
     "smallint",
     "integer",
@@ -204,12 +205,12 @@ class Digests:
 
     def _hashed(self, column: Column) -> Composable:
         """What of a column goes into the hash: the value itself, or its text."""
+        if base_name(self.present[column.name].type) in _PADDED:
+            # A cast to text would drop trailing blanks.
+            return SQL('textin(bpcharout(t.{})) COLLATE "C"').format(Identifier(column.name))
         codec = codec_of_column(column)
         value = self._value(column)
         base = base_name(codec.pg_type)
-        if base == "character":
-            # Its cast to text would drop trailing blanks.
-            return SQL('textin(bpcharout({})) COLLATE "C"').format(value)
         if base == "money":
             return SQL('{}::numeric::text COLLATE "C"').format(value)
         if codec.direct and base not in _STRINGS:
@@ -220,9 +221,9 @@ class Digests:
         """The column in the type that its codec is for, without a modifier: one would cut values."""
         present = SQL("t.{}").format(Identifier(column.name))
         wanted = base_name(codec_of_column(column).pg_type)
-        if base_name(self.present[column.name].type) == wanted:
+        if wanted in (base_name(self.present[column.name].type), "character"):
             return present
-        return SQL("{}::{}").format(present, raw(_castable(wanted)))
+        return SQL("{}::{}").format(present, raw(wanted))
 
     def _sums(self, condition: Composable) -> Composed:
         # OFFSET 0 keeps the record from being built once for each seed.
@@ -284,9 +285,9 @@ def _key_of(column: Column, present: Present) -> _Key:
         return _Key(
             name, SQL('{} COLLATE "C"').format(name), "text", ' COLLATE "C"', own_order=False
         )
-    text: Composable = SQL("{}::text").format(name)
-    if base == "character":
-        text = SQL("textin(bpcharout({}))").format(name)
+    text = SQL(
+        "textin(bpcharout({}))" if base_name(present.type) in _PADDED else "{}::text"
+    ).format(name)
     return _Key(text, SQL('{} COLLATE "C"').format(text), "text", ' COLLATE "C"', own_order=False)
 
 
@@ -297,10 +298,6 @@ def _arrays(lists: Arrays) -> Composed:
 def base_name(spelled: str) -> str:
     """A type's name as ``format_type`` spells it, without its modifier."""
     return _MODIFIER.sub("", spelled)
-
-
-def _castable(base: str) -> str:
-    return "bpchar" if base == "character" else base
 
 
 def _hash_sums(record: str) -> Composed:
