@@ -1,1 +1,70 @@
-"""PostgreSQL, as a source and as a replica."""
+"""PostgreSQL, as a source and as a replica: the plug-in's record.
+
+What opens clients is imported only when something is opened, so that the record alone costs nothing.
+"""
+
+from __future__ import annotations
+
+from cdc.config import ConnectorConfig
+from cdc.connector import Connector, ConnectorClass
+from cdc.protocols import FencedReader, ReplicaSide, Source, SourceSide, Store
+from connectors.postgres.settings import DEBEZIUM_DEFAULTS, DEBEZIUM_WARNINGS, SOURCE_SETTINGS
+from connectors.postgres.sink_settings import (
+    JDBC_SINK_CLASS,
+    JDBC_SINK_DEFAULTS,
+    JDBC_SINK_WARNINGS,
+    SINK_SETTINGS,
+)
+
+
+def _source(config: ConnectorConfig) -> Source:
+    from connectors.postgres.source import open_source
+
+    return open_source(config)
+
+
+def _reader(config: ConnectorConfig) -> FencedReader:
+    from connectors.postgres.backfill import open_reader
+
+    return open_reader(config)
+
+
+def _store(config: ConnectorConfig) -> Store:
+    from connectors.postgres.sink import open_store
+
+    return open_store(config)
+
+
+def _source_side(config: ConnectorConfig) -> SourceSide:
+    from connectors.postgres.reader import open_source_side
+
+    return open_source_side(config)
+
+
+def _replica_side(config: ConnectorConfig) -> ReplicaSide:
+    from connectors.postgres.reader import open_replica_side
+
+    return open_replica_side(config)
+
+
+CONNECTOR = Connector(
+    name="postgres",
+    classes=(
+        ConnectorClass("postgres-source", "source", {}, {}),
+        ConnectorClass("postgres-sink", "sink", {}, {}),
+        ConnectorClass(
+            "io.debezium.connector.postgresql.PostgresConnector",
+            "source",
+            DEBEZIUM_DEFAULTS,
+            DEBEZIUM_WARNINGS,
+        ),
+        ConnectorClass(JDBC_SINK_CLASS, "sink", JDBC_SINK_DEFAULTS, JDBC_SINK_WARNINGS),
+    ),
+    source_settings=SOURCE_SETTINGS,
+    sink_settings=SINK_SETTINGS,
+    open_source=_source,
+    open_reader=_reader,
+    open_store=_store,
+    open_source_side=_source_side,
+    open_replica_side=_replica_side,
+)

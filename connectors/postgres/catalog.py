@@ -12,6 +12,8 @@ import psycopg
 
 from cdc.errors import ConfigError
 from cdc.table import Identity, TableId
+from connectors.postgres.attributes import TypedColumn, attributes_of
+from connectors.postgres.decoding import Hints
 from connectors.postgres.errors import translated
 from connectors.postgres.publication import published
 from connectors.postgres.relation import Relation, RelationColumn, identity_of
@@ -49,6 +51,11 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
 
+_NOT_NULL = """
+SELECT a.attname::text, a.atttypid::int8, a.attnotnull, a.attndims
+FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogTable:
@@ -78,7 +85,7 @@ def tables(connection: psycopg.Connection[Any], *, via_root: bool) -> list[Catal
     """
     kinds = "AND NOT c.relispartition" if via_root else "AND c.relkind = 'r'"
     with translated("listing the tables"):
-        rows = connection.execute(f"{_TABLES} {kinds} ORDER BY 2, 3").fetchall()  # type: ignore[arg-type, unused-ignore]
+        rows = connection.execute(f"{_TABLES} {kinds} ORDER BY 2, 3").fetchall()
     return [_table(row) for row in rows]
 
 
@@ -112,6 +119,34 @@ def relation(
             if (name in listed if listed is not None else not generated)
         ),
     )
+
+
+def hints(connection: psycopg.Connection[Any], relation: Relation) -> Hints:
+    """What the catalog adds to a relation of the log: today's NOT NULL, labels and primary key.
+
+    A column that the catalog does not have, or has with another type, may hold NULL.
+    """
+    with translated(f"looking at {relation.id}"):
+        rows = connection.execute(_NOT_NULL, (relation.oid,)).fetchall()
+        now = {name: (oid, not_null, dimensions) for name, oid, not_null, dimensions in rows}
+        columns = []
+        for column in relation.columns:
+            oid, not_null, dimensions = now.get(column.name, (0, False, 0))
+            same = oid == column.type_oid
+            columns.append(
+                TypedColumn(
+                    column.name,
+                    column.type_oid,
+                    column.typmod,
+                    # What identifies a row is never NULL, whatever became of the column since.
+                    not_null=(same and not_null)
+                    or (column.in_identity and relation.identity != "full"),
+                    dimensions=dimensions if same else 0,
+                )
+            )
+        found = connection.execute(f"{_TABLES} AND c.oid = %s", (relation.oid,)).fetchone()
+        primary_key = _table(found).primary_key if found else ()
+        return Hints(attributes_of(connection, columns), primary_key)
 
 
 def _table(row: tuple[Any, ...]) -> CatalogTable:

@@ -28,8 +28,8 @@ _XLOG = ord("w")
 
 _BATCH_BYTES = 1 << 20
 _BATCH_FRAMES = 2_000
-_BACKLOG_BYTES = 64 << 10
-"""A read that brought as much says that more is waiting: the next one reads in bursts."""
+_BUSY = 2e-3
+"""Data that came so lately says that more is on its way: the next read is a burst."""
 _BURST_WAIT = 200e-6
 """Lets the walsender fill the socket: emptied at once, it would flush message by message."""
 _STATUS_EVERY = 10.0
@@ -59,7 +59,6 @@ class ReplicationLog:
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._streaming = False
-        self._backlog = False
         self._received = 0
         self._confirmed = 0
         self._sent_confirmed = 0
@@ -120,12 +119,13 @@ class ReplicationLog:
 
         With a backlog it reads in bursts (fewer, larger sends by the server); without one it returns at once.
         """
+        busy = time.monotonic() - self._heard_at < _BUSY
         try:
-            frames = self._drain()
+            frames = self._drain(1 if busy else 0)
             if not frames:
                 self.keep_alive()
                 if self._poll.poll(timeout * 1000):
-                    frames = self._drain()
+                    frames = self._drain(1 if busy else 0)
         except psycopg.Error as error:
             raise translate(error, "reading the log") from error
         self._hear(frames)
@@ -155,12 +155,13 @@ class ReplicationLog:
         self._streaming = False
         self._connection.close()
 
-    def _drain(self) -> list[bytes]:
+    def _drain(self, patience: int) -> list[bytes]:
+        """What can be read now, and again after each of ``patience`` short waits."""
         frames: list[bytes] = []
         append = frames.append
         get = self._pgconn.get_copy_data
         consume = self._pgconn.consume_input
-        size, fresh, patience = 0, False, 1 if self._backlog else 0
+        size, fresh = 0, False
         while True:
             length, view = get(1)
             if length > 0:
@@ -172,7 +173,7 @@ class ReplicationLog:
             elif length == 0:
                 if fresh:
                     # The socket was just emptied, and holds no whole message.
-                    if patience == 0:
+                    if patience == 0 or not frames:
                         break
                     patience -= 1
                     time.sleep(_BURST_WAIT)
@@ -180,7 +181,6 @@ class ReplicationLog:
                 fresh = True
             else:
                 self._raise_end()
-        self._backlog = size >= _BACKLOG_BYTES
         return frames
 
     def _hear(self, frames: list[bytes]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from psycopg.conninfo import make_conninfo
 
@@ -104,6 +105,20 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
     *FOREIGN,
 )
 
+DEBEZIUM_DEFAULTS: Mapping[str, Any] = {
+    "slot.name": "debezium",
+    "publication.name": "dbz_publication",
+    "publication.autocreate.mode": "all_tables",
+    "skipped.operations": "t",
+}
+"""What a property left out means under Debezium's class name."""
+
+DEBEZIUM_WARNINGS: Mapping[str, str] = {
+    "skipped.operations": "truncates are not captured: set skipped.operations=none",
+    "publication.autocreate.mode": "a publication of all tables lets the server refuse updates of tables without a key",
+    "plugin.name": "the slot uses pgoutput, not decoderbufs",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -113,6 +128,12 @@ class Selection:
     not_schemas: tuple[re.Pattern[str], ...] = ()
     tables: tuple[re.Pattern[str], ...] = ()
     not_tables: tuple[re.Pattern[str], ...] = ()
+
+    @property
+    def wanted(self) -> str:
+        """What is asked for, in words, for messages."""
+        shown = ", ".join(pattern.pattern for pattern in (*self.schemas, *self.tables))
+        return shown or "any schema of the database"
 
     def takes(self, table: TableId) -> bool:
         """Whether the table is one of those to capture. System schemas never are."""

@@ -1,0 +1,157 @@
+"""Fenced reads for backfill and repair: rows of one table under one snapshot, and a fence behind them in the log.
+
+The order is the rule (README.md, "The fenced read"): lock the table, take the snapshot, read, hand the rows over,
+emit the fence, commit. The lock keeps rewrites, TRUNCATE and ALTER from standing between the snapshot and the fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from cdc.config import ConnectorConfig
+from cdc.errors import ConfigError
+from cdc.event import Rows
+from cdc.fence import FENCE_PREFIX, Fence, FenceKind
+from cdc.table import TableId
+from connectors.postgres import catalog, snapshots
+from connectors.postgres.connection import connect
+from connectors.postgres.copy_out import copy_rows
+from connectors.postgres.decoding import RowDecoder, Shapes
+from connectors.postgres.errors import translate
+from connectors.postgres.publication import published
+from connectors.postgres.settings import SourceSettings
+from connectors.postgres.transcoder import UnexpectedNull
+
+_NOTHING = sql.SQL("")
+
+
+class PostgresFencedReader:
+    """`cdc.protocols.FencedReader` for PostgreSQL. One read at a time; connects at the first."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._side: psycopg.Connection[Any] | None = None
+        self._shapes = Shapes()
+
+    @contextmanager
+    def read_range(
+        self, table: TableId, after: bytes | None, limit: int, fence: str
+    ) -> Iterator[Rows]:
+        """The next rows in the order of the key's own comparison."""
+        with self._fenced(table, fence, "backfill") as read:
+            behind: sql.Composable = sql.SQL("true")
+            if after is not None:
+                behind = read.among(">", read.rows.key_literal(after))
+            order = sql.SQL("ORDER BY {} LIMIT {}").format(read.rows.key_list, limit)
+            found = read(behind, order)
+            yield Rows(read.rows.table, found, found[-1][0] if len(found) == limit else None)
+
+    @contextmanager
+    def read_keys(self, table: TableId, keys: Sequence[bytes], fence: str) -> Iterator[Rows]:
+        """In no order."""
+        with self._fenced(table, fence, "repair") as read:
+            found = []
+            if keys:
+                values = sql.SQL(", ").join(read.rows.key_literal(key) for key in keys)
+                found = read(read.among("IN", sql.SQL("(VALUES {})").format(values)))
+            yield Rows(read.rows.table, found, None)
+
+    def close(self) -> None:
+        """Ends a read that is under way; its fence is never emitted."""
+        if self._side is not None:
+            self._side.close()
+            self._side = None
+
+    @contextmanager
+    def _fenced(self, table: TableId, fence: str, kind: FenceKind) -> Iterator[_Read]:
+        side = self._connection()
+        try:
+            with side.transaction():
+                side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                side.execute(
+                    sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table))
+                )
+                snapshot = snapshots.visible(side)
+                yield self._look(side, table)
+                message = Fence(fence, kind, self._settings.prefix, table, snapshot).to_message()
+                snapshots.emit_unflushed(side, FENCE_PREFIX, message)
+            snapshots.flush(side)
+        except psycopg.Error as error:
+            raise translate(error, f"reading {table}") from error
+        finally:
+            if side.broken or side.pgconn.transaction_status != TransactionStatus.IDLE:
+                self.close()
+
+    def _look(self, side: psycopg.Connection[Any], table: TableId) -> _Read:
+        # In the reading transaction: the lock holds the shape that is looked at here.
+        found = catalog.table(side, table)
+        publication = self._settings.publication
+        relation = catalog.relation(side, found, publication)
+        rows = self._shapes.rows(relation, catalog.hints(side, relation))
+        if not rows.table.key:
+            raise ConfigError(
+                f"table {table} has no key", "add a primary key: ranges and repairs go by it"
+            )
+        row_filter = published(side, publication, table).row_filter
+        return _Read(side, rows, row_filter, only=not found.partitioned)
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._side is None:
+            self._side = connect(
+                self._settings.conninfo,
+                connector=self._settings.connector,
+                purpose="reader",
+                # With row security on, a policy would hide rows in silence; off, it is an error.
+                session={
+                    "row_security": "off",
+                    "lock_timeout": str(self._settings.lock_timeout_ms),
+                },
+            )
+        return self._side
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One table under the lock and the snapshot of the transaction that is open."""
+
+    side: psycopg.Connection[Any]
+    rows: RowDecoder
+    row_filter: str | None
+    only: bool
+    """An inheritance child is a table of its own; a partition is its root's."""
+
+    def __call__(
+        self, condition: sql.Composable, tail: sql.Composable = _NOTHING
+    ) -> list[tuple[bytes, bytes]]:
+        """The published rows for which the condition holds, as (key, row)."""
+        query = sql.SQL("SELECT {} FROM {} {} WHERE {} AND {} {}").format(
+            self.rows.select_list,
+            sql.SQL("ONLY" if self.only else ""),
+            sql.Identifier(*self.rows.relation.id),
+            # It is the catalog's own spelling of the publication's WHERE.
+            sql.SQL(self.row_filter or "true"),
+            condition,
+            tail,
+        )
+        copied = list(copy_rows(self.side, query))
+        while True:
+            try:
+                return self.rows.copied(copied)
+            except UnexpectedNull as null:  # in a NOT NULL that was never validated
+                self.rows.widen(null.column)
+
+    def among(self, operator: Literal[">", "IN"], values: sql.Composable) -> sql.Composable:
+        """The key compared with other keys."""
+        return sql.SQL("({}) {} {}").format(self.rows.key_list, sql.SQL(operator), values)
+
+
+def open_reader(config: ConnectorConfig) -> PostgresFencedReader:
+    """A reader by its source's configuration; connects at first use."""
+    return PostgresFencedReader(SourceSettings.of(config))

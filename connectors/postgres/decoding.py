@@ -1,0 +1,200 @@
+"""Rows of one relation, from the log or from a copy, as changes and as (key, row) records of one row schema.
+
+The log is the authority, the catalog a hint: a NULL in a column that the catalog calls NOT NULL widens the schema
+(the table gets a new `Table`), it never fails. https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+from psycopg import sql
+
+from cdc.errors import Failed
+from cdc.event import Change
+from cdc.table import Table, TableId
+from connectors.postgres.relation import Relation
+from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
+from connectors.postgres.tuples import TupleTranscoder
+from connectors.postgres.types import Attribute, column_of
+
+_FULL_OLD = ord("O")
+_UNCHANGED = ord("u")
+_WITH_VALUE = b"tb"
+_OLD_AT = 31
+"""Where the first tuple stands in a frame: behind XLogData's 25 bytes, the message's type, oid and tuple kind."""
+
+
+class Hints(NamedTuple):
+    """What the catalog adds to a relation: its columns' types and NOT NULL, and the primary key in its order."""
+
+    attributes: tuple[Attribute, ...]
+    primary_key: tuple[str, ...]
+
+
+class RowDecoder:
+    """Decodes the rows of one relation; ``table`` is the row schema of those decoded last."""
+
+    def __init__(
+        self, relation: Relation, hints: Hints, widened: set[str], known: Table | None = None
+    ) -> None:
+        self.relation = relation
+        self.hints = hints
+        self._widened = widened
+        self._key = message_key(relation, hints.primary_key)
+        self.table = self._shape(known)
+
+    def insert(self, frame: bytes, lsn: int, order: int) -> Change:
+        """An Insert message."""
+        row, key, unchanged, _ = self._new(frame, _OLD_AT)
+        return Change(self.table, "c", lsn, order, key, None, row, unchanged)
+
+    def update(self, frame: bytes, lsn: int, order: int) -> Change:
+        """An Update message without an old image: the key is as it was."""
+        row, key, unchanged, _ = self._new(frame, _OLD_AT)
+        return Change(self.table, "u", lsn, order, key, None, row, unchanged)
+
+    def update_with_old(self, frame: bytes, lsn: int, order: int) -> list[Change]:
+        """An Update message with an old image: one change, or two at two numbers when the key is another."""
+        before, old_key, end = self._old(frame)
+        row, key, unchanged, _ = self._new(frame, end + 1)
+        if unchanged and frame[30] == _FULL_OLD:
+            whole = _filled(frame, _OLD_AT, end + 1)
+            row, key, unchanged, _ = self._new(whole, 0)
+        if key == old_key:
+            return [Change(self.table, "u", lsn, order, key, before, row, unchanged)]
+        return [
+            Change(self.table, "d", lsn, order, old_key, before, None, (), key),
+            Change(self.table, "c", lsn, order + 1, key, None, row, unchanged, old_key),
+        ]
+
+    def delete(self, frame: bytes, lsn: int, order: int) -> Change:
+        """A Delete message."""
+        before, key, _ = self._old(frame)
+        return Change(self.table, "d", lsn, order, key, before, None)
+
+    def copied(self, rows: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """Rows of a binary COPY as (key, row). UnexpectedNull: ``widen``, and call again."""
+        copy_row = self._transcoder.copy_row
+        return [(key, row) for row, key, _ in (copy_row(data, 0) for data in rows)]
+
+    def widen(self, column: str) -> None:
+        """From now on the column is nullable. Failed for a column of the key, which has no place for a NULL."""
+        if column in self._key:
+            raise Failed(
+                f"key column {column} of {self.relation.id} holds a NULL",
+                "give the table a primary key or an identity whose columns are NOT NULL",
+            )
+        self._widened.add(column)
+        self.table = self._shape(None)
+
+    @property
+    def select_list(self) -> sql.Composed:
+        """The columns as a COPY has to select them."""
+        as_text = self._transcoder.as_text
+        return sql.SQL(", ").join(
+            sql.SQL("{}::text").format(sql.Identifier(column.name))
+            if column.name in as_text
+            else sql.Identifier(column.name)
+            for column in self.relation.columns
+        )
+
+    @property
+    def key_list(self) -> sql.Composed:
+        """The key's columns, to order by or, in parentheses, to compare."""
+        return sql.SQL(", ").join(sql.Identifier(name) for name in self._key)
+
+    def key_literal(self, key: bytes) -> sql.Composed:
+        """A key record as ``('1'::bigint, 'x'::text)``. Rejected when the record is none of this table's."""
+        types = {attribute.name: attribute.formatted_type for attribute in self.hints.attributes}
+        values = zip(self._key, self._keys.key_text(key), strict=True)
+        return sql.SQL("({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(types[name]))
+                for name, text in values
+            )
+        )
+
+    @cached_property
+    def _keys(self) -> TupleTranscoder:
+        return TupleTranscoder(self.table.columns, self._key)
+
+    def _new(self, frame: bytes, offset: int) -> tuple[bytes, bytes | None, tuple[str, ...], int]:
+        try:
+            found = self._stream_row(frame, offset)
+        except UnexpectedNull as null:
+            self.widen(null.column)
+            return self._new(frame, offset)
+        return found if self._key else (found[0], None, found[2], found[3])
+
+    def _old(self, frame: bytes) -> tuple[bytes, bytes | None, int]:
+        """The old image, its key, and where it ends. Under identity FULL it is a whole row, else the key."""
+        if frame[30] == _FULL_OLD:
+            row, key, _, end = self._new(frame, _OLD_AT)
+        else:
+            row, key, _, end = self._old_row(frame, _OLD_AT)
+        return row, key if self._key else None, end
+
+    def _shape(self, known: Table | None) -> Table:
+        attributes = [
+            replace(attribute, not_null=False) if attribute.name in self._widened else attribute
+            for attribute in self.hints.attributes
+        ]
+        self._transcoder = RowTranscoder(attributes, self._key)
+        self._stream_row = self._transcoder.stream_row
+        self._old_row = self._transcoder.old_row
+        columns = tuple(column_of(attribute) for attribute in attributes)
+        table = Table(self.relation.id, columns, self._key, self.relation.identity)
+        return known if known is not None and known.same_shape(table) else table
+
+
+class Shapes:
+    """The relations met so far. The same `Table` object stands for a table as long as its shape holds."""
+
+    def __init__(self) -> None:
+        self._known: dict[TableId, RowDecoder] = {}
+        self._widened: dict[TableId, set[str]] = {}
+
+    def rows(self, relation: Relation, hints: Hints) -> RowDecoder:
+        """The decoder of a relation as it is described now."""
+        known = self._known.get(relation.id)
+        if known is not None and (known.relation, known.hints) == (relation, hints):
+            return known
+        widened = self._widened.setdefault(relation.id, set())
+        made = RowDecoder(relation, hints, widened, known.table if known else None)
+        self._known[relation.id] = made
+        return made
+
+
+def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the message key: the primary key where old images carry it, else the identity's columns."""
+    carried = [column.name for column in relation.columns if column.in_identity]
+    if primary_key and set(primary_key) <= set(carried):
+        return tuple(primary_key)
+    # Under FULL every column is carried, and none of them is a key.
+    return () if relation.identity == "full" else tuple(carried)
+
+
+def _filled(frame: bytes, old: int, new: int) -> bytes:
+    """The new tuple with what it leaves unchanged taken from the old one."""
+    fields = [
+        old_field if new_field[0] == _UNCHANGED else new_field
+        for old_field, new_field in zip(_fields(frame, old), _fields(frame, new), strict=True)
+    ]
+    return frame[new : new + 2] + b"".join(fields)
+
+
+def _fields(frame: bytes, offset: int) -> list[bytes]:
+    count = int.from_bytes(frame[offset : offset + 2])
+    offset += 2
+    fields = []
+    for _ in range(count):
+        end = offset + 1
+        if frame[offset] in _WITH_VALUE:
+            end += 4 + int.from_bytes(frame[end : end + 4])
+        fields.append(frame[offset:end])
+        offset = end
+    return fields

@@ -1,0 +1,127 @@
+"""pgoutput's messages made into items: a decoder without I/O, whose whole test suite is captured bytes.
+
+Numbers count what the slot delivers in a transaction, before anything is left out: one per insert and delete, two per
+update (a changed key is a delete and a create), one per truncated table, one per transactional message. So a replay
+gives the same numbers, whatever is selected.
+https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cdc.errors import Failed
+from cdc.event import Begin, Commit, Item, Message, Progress, Truncate
+from connectors.postgres.decoding import RowDecoder
+from connectors.postgres.relation import Relation, parse_relation
+
+_EPOCH_2000_US = 946_684_800_000_000
+
+_XLOG = ord("w")
+_BEGIN, _COMMIT, _ORIGIN, _RELATION, _TYPE = b"BCORY"
+_INSERT, _UPDATE, _DELETE, _TRUNCATE, _MESSAGE = b"IUDTM"
+_NEW, _KEY = b"NK"
+
+DescribeRelation = Callable[[Relation], RowDecoder | None]
+"""Makes the rows' decoder for a relation met in the log; None for a table that is not selected."""
+
+
+class Decoder:
+    """Turns frames (of ``log.py``) into items, in order.
+
+    ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O.
+    """
+
+    def __init__(self, describe: DescribeRelation, *, skip_truncates: bool = False) -> None:
+        self._describe = describe
+        self._skip_truncates = skip_truncates
+        self._rows: dict[int, RowDecoder | None] = {}
+        self._in_transaction = False
+        self._order = 0
+
+    def decode(self, frames: Sequence[bytes]) -> list[Item]:
+        """The items of these frames. Failed for a message that this decoder does not know."""
+        items: list[Item] = []
+        append = items.append
+        read = int.from_bytes
+        rows = self._rows
+        order = self._order
+        for frame in frames:
+            if frame[0] != _XLOG:
+                # Inside a transaction a keepalive's LSN can lie beyond changes that are still to come.
+                if not self._in_transaction:
+                    append(Progress(read(frame[1:9])))
+                continue
+            kind = frame[25]
+            if kind == _INSERT:
+                order += 1
+                table = rows[read(frame[26:30])]
+                if table is not None:
+                    append(table.insert(frame, read(frame[1:9]), order))
+            elif kind == _UPDATE:
+                order += 2
+                table = rows[read(frame[26:30])]
+                if table is not None:
+                    if frame[30] == _NEW:
+                        append(table.update(frame, read(frame[1:9]), order - 1))
+                    else:
+                        items += table.update_with_old(frame, read(frame[1:9]), order - 1)
+            elif kind == _DELETE:
+                order += 1
+                table = rows[read(frame[26:30])]
+                if table is not None:
+                    append(table.delete(frame, read(frame[1:9]), order))
+            elif kind == _BEGIN:
+                order = 0
+                self._in_transaction = True
+                append(
+                    Begin(
+                        read(frame[26:34]),
+                        read(frame[42:46]),
+                        read(frame[34:42], signed=True) + _EPOCH_2000_US,
+                    )
+                )
+            elif kind == _COMMIT:
+                self._in_transaction = False
+                append(Commit(read(frame[27:35]), read(frame[35:43])))
+            elif kind == _RELATION:
+                relation = parse_relation(frame, 26)
+                rows[relation.oid] = self._describe(relation)
+            elif kind == _TRUNCATE:
+                order = self._truncate(frame, order, items)
+            elif kind == _MESSAGE:
+                order = self._message(frame, order, items)
+            elif kind not in (_ORIGIN, _TYPE):
+                raise Failed(
+                    f"the log holds a message of unknown kind {chr(kind)!r}",
+                    "this version does not know the server's pgoutput protocol",
+                )
+        self._order = order
+        return items
+
+    def _truncate(self, frame: bytes, order: int, items: list[Item]) -> int:
+        lsn = int.from_bytes(frame[1:9])
+        count = int.from_bytes(frame[26:30])
+        for start in range(31, 31 + 4 * count, 4):
+            order += 1
+            table = self._rows[int.from_bytes(frame[start : start + 4])]
+            if table is not None and not self._skip_truncates:
+                items.append(Truncate(table.table, lsn, order))
+        return order
+
+    def _message(self, frame: bytes, order: int, items: list[Item]) -> int:
+        transactional = bool(frame[26] & 1)
+        end = frame.index(0, 35)
+        content = frame[end + 5 :]
+        if transactional:
+            order += 1
+        items.append(
+            Message(
+                frame[35:end].decode(),
+                content,
+                int.from_bytes(frame[27:35]),
+                transactional,
+                order if transactional else 0,
+            )
+        )
+        return order

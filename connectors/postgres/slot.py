@@ -1,0 +1,119 @@
+"""The replication slot: looked at, made, dropped, and waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from cdc.errors import ConfigError, Failed, Unreachable
+from cdc.protocols import Slot
+from connectors.postgres.errors import translated
+
+_PATIENCE = 30.0
+_PAUSE = 0.25
+
+_FIND = """
+SELECT (confirmed_flush_lsn - '0/0')::int8, active, coalesce(wal_status, ''),
+       coalesce({reason}, ''), coalesce(plugin, 'physical'), coalesce(database, ''), two_phase, current_database()
+FROM pg_replication_slots WHERE slot_name = %s
+"""
+
+_CREATE = """
+SELECT (lsn - '0/0')::int8 FROM pg_create_logical_replication_slot(%s, 'pgoutput', false, false)
+"""
+
+_CREATE_17 = """
+SELECT (lsn - '0/0')::int8
+FROM pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)
+"""
+
+_HOLDER = """
+SELECT s.active_pid, coalesce(a.application_name, '')
+FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+WHERE s.slot_name = %s AND s.active_pid IS NOT NULL
+"""
+
+
+def find(connection: psycopg.Connection[Any], name: str) -> Slot | None:
+    """The slot of this name. ConfigError when it is not one of pgoutput's in this database."""
+    reason = "invalidation_reason" if connection.info.server_version >= 170000 else "NULL"
+    with translated(f"looking at slot {name}"):
+        row = connection.execute(_FIND.replace("{reason}", reason), (name,)).fetchone()
+    if row is None:
+        return None
+    confirmed, active, wal_status, invalidated, plugin, database, two_phase, ours = row
+    if plugin != "pgoutput" or database != ours or two_phase:
+        what = f"{plugin}{', two-phase' if two_phase else ''}, database {database or 'none'}"
+        raise ConfigError(
+            f"slot {name} is of another kind: {what}", "set slot.name to a name that is free"
+        )
+    lost = ""
+    if invalidated:
+        lost = f"the server invalidated it: {invalidated}"
+    elif wal_status == "lost" or confirmed is None:
+        lost = "the server removed log that it needs (max_slot_wal_keep_size)"
+    return Slot(confirmed or 0, active, lost)
+
+
+def create(connection: psycopg.Connection[Any], name: str, *, failover: bool) -> int:
+    """Make the slot; transactions that commit at or after the returned LSN are delivered.
+
+    Waits for transactions that run now to end.
+    """
+    version = connection.info.server_version
+    if failover and version < 170000:
+        raise ConfigError("failover slots need PostgreSQL 17", "set slot.failover=false")
+    with translated(f"creating slot {name}"):
+        row = connection.execute(_CREATE_17 if failover else _CREATE, (name,)).fetchone()
+    if row is None:
+        raise Failed(f"the server did not say where slot {name} begins")
+    return int(row[0])
+
+
+def drop(connection: psycopg.Connection[Any], connector: str, name: str) -> None:
+    """Drop the slot if it is there; one that is held by a session of this connector is taken from it."""
+
+    def attempt() -> None:
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+            (name,),
+        )
+
+    with translated(f"dropping slot {name}"):
+        when_free(connection, connector, name, attempt)
+
+
+def when_free(
+    connection: psycopg.Connection[Any],
+    connector: str,
+    name: str,
+    attempt: Callable[[], None],
+    patience: float = _PATIENCE,
+) -> None:
+    """Do what needs the slot as soon as nobody else holds it. Unreachable, naming the holder, after ``patience`` s.
+
+    The walsender of a killed process lingers until its next send fails. It is terminated when it is our own
+    connector's: whoever comes here has claimed the connector's checkpoint, so the holder is its predecessor.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            attempt()
+        except errors.ObjectInUse as error:
+            with translated(f"waiting for slot {name}"):
+                holder = connection.execute(_HOLDER, (name,)).fetchone()
+                if holder and holder[1] == f"cdc/{connector}/log"[:63]:
+                    connection.execute("SELECT pg_terminate_backend(%s)", (holder[0],))
+            if time.monotonic() > deadline:
+                pid, application = holder or ("unknown", "")
+                raise Unreachable(
+                    f"slot {name} is in use by pid {pid}{f' ({application})' if application else ''}",
+                    "stop whoever holds it, or set slot.name to a slot of this connector's own",
+                ) from error
+            time.sleep(_PAUSE)
+        else:
+            return

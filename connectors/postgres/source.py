@@ -1,0 +1,193 @@
+"""The source: one database's log as items, and what capture asks of the server beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.checkpoint import Identity
+from cdc.config import ConnectorConfig
+from cdc.event import Item
+from cdc.fence import Snapshot
+from cdc.protocols import Horizon, Slot
+from cdc.table import Table
+from connectors.postgres import catalog, preflight, publication, slot, snapshots
+from connectors.postgres.connection import connect
+from connectors.postgres.decoding import RowDecoder, Shapes
+from connectors.postgres.errors import translated
+from connectors.postgres.log import ReplicationLog
+from connectors.postgres.pgoutput import Decoder
+from connectors.postgres.relation import Relation
+from connectors.postgres.settings import SourceSettings
+
+
+class PostgresSource:
+    """`cdc.protocols.Source` for PostgreSQL 14 and later."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._side: psycopg.Connection[Any] | None = None
+        self._log: ReplicationLog | None = None
+        self._decoder: Decoder | None = None
+        self._shapes = Shapes()
+
+    def identify(self) -> Identity:
+        """IDENTIFY_SYSTEM, and the database's name."""
+        log = self._new_log()
+        try:
+            found = log.identify()
+        finally:
+            log.close()
+        return Identity(found.system_id, found.timeline, found.database)
+
+    def switch_point(self, timeline: int) -> int:
+        """TIMELINE_HISTORY's line for ``timeline``."""
+        log = self._new_log()
+        try:
+            return log.switch_point(timeline)
+        finally:
+            log.close()
+
+    def prepare(self) -> bool:
+        """Preflight, then the publication."""
+        side, settings = self._connection(), self._settings
+        preflight.check_server(side, settings.slot)
+        selected = self._selected()
+        preflight.check_selected([table.id for table in selected], settings.selection.wanted)
+        preflight.check_tables(side, selected)
+        return publication.prepare(side, settings, [table.id for table in selected])
+
+    def tables(self) -> Sequence[Table]:
+        """Selected tables that the publication holds."""
+        side, name = self._connection(), self._settings.publication
+        with translated(f"looking at publication {name}"):
+            members = publication.members(side, name)
+        return [
+            self._rows(catalog.relation(side, table, name)).table
+            for table in self._selected()
+            if table.id in members
+        ]
+
+    def slot(self) -> Slot | None:
+        """Our row of pg_replication_slots."""
+        return slot.find(self._connection(), self._settings.slot)
+
+    def create_slot(self) -> int:
+        """Waits until transactions that run now have ended."""
+        return slot.create(
+            self._connection(), self._settings.slot, failover=self._settings.failover
+        )
+
+    def drop_slot(self) -> None:
+        """A session of this connector that holds the slot is ended."""
+        self._end_stream()
+        slot.drop(self._connection(), self._settings.connector, self._settings.slot)
+
+    def start(self, after: int) -> None:
+        """START_REPLICATION; a predecessor's session that lingers in the slot is ended."""
+        self._end_stream()
+        side, settings = self._connection(), self._settings
+        self._decoder = Decoder(self._describe, skip_truncates=settings.skip_truncates)
+
+        def attempt() -> None:
+            log = self._new_log()
+            try:
+                log.start(settings.slot, after, self._options(side))
+            except BaseException:
+                log.close()
+                raise
+            self._log = log
+
+        slot.when_free(side, settings.connector, settings.slot, attempt)
+
+    def read(self, timeout: float) -> Sequence[Item]:
+        """At most about 1 MiB of frames' items."""
+        log, decoder = self._stream()
+        return decoder.decode(log.read(timeout))
+
+    def confirm(self, lsn: int) -> None:
+        """Sent within half a second of further calls."""
+        self._stream()[0].confirm(lsn)
+
+    def keep_alive(self) -> None:
+        """Nothing to do before the stream has begun."""
+        if self._log is not None:
+            self._log.keep_alive()
+
+    def snapshot(self) -> Snapshot:
+        """``pg_current_snapshot()``."""
+        with translated("taking a snapshot"):
+            return snapshots.visible(self._connection())
+
+    def waiting_for(self, xid: int) -> str:
+        """From pg_stat_activity and pg_prepared_xacts."""
+        with translated("looking for old transactions"):
+            return snapshots.blocker(self._connection(), xid)
+
+    def horizon(self) -> Horizon:
+        """The readers' lowest xmin is that of pg_stat_activity."""
+        with translated("taking a snapshot"):
+            return snapshots.horizon(self._connection())
+
+    def emit(self, prefix: str, content: bytes) -> int:
+        """``pg_logical_emit_message``."""
+        with translated(f"emitting a message {prefix}"):
+            return snapshots.emit(self._connection(), prefix, content)
+
+    def close(self) -> None:
+        """The slot stays."""
+        self._end_stream()
+        if self._side is not None:
+            self._side.close()
+            self._side = None
+
+    def _selected(self) -> list[catalog.CatalogTable]:
+        takes = self._settings.selection.takes
+        found = catalog.tables(self._connection(), via_root=self._settings.via_root)
+        return [table for table in found if takes(table.id)]
+
+    def _describe(self, relation: Relation) -> RowDecoder | None:
+        if not self._settings.selection.takes(relation.id):
+            return None
+        return self._rows(relation)
+
+    def _rows(self, relation: Relation) -> RowDecoder:
+        return self._shapes.rows(relation, catalog.hints(self._connection(), relation))
+
+    def _options(self, side: psycopg.Connection[Any]) -> dict[str, str]:
+        # Version 1 of the protocol has all that is needed while transactions in progress are not streamed;
+        # later ones would change nothing but the option's value.
+        return {
+            "proto_version": "1",
+            "publication_names": sql.Identifier(self._settings.publication).as_string(side),
+            "messages": "true",
+            "binary": "true",
+        }
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._side is None:
+            self._side = connect(
+                self._settings.conninfo, connector=self._settings.connector, purpose="side"
+            )
+        return self._side
+
+    def _new_log(self) -> ReplicationLog:
+        return ReplicationLog(self._settings.conninfo, self._settings.connector)
+
+    def _stream(self) -> tuple[ReplicationLog, Decoder]:
+        if self._log is None or self._decoder is None:
+            raise RuntimeError("the stream has not been started")
+        return self._log, self._decoder
+
+    def _end_stream(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def open_source(config: ConnectorConfig) -> PostgresSource:
+    """A source by its configuration; connects at first use."""
+    return PostgresSource(SourceSettings.of(config))
