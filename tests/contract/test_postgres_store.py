@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from cdc.protocols import Store
+from cdc.table import Table
+from cdc.testing.store_contract import StoreContract
+from connectors.postgres.sink import PostgresStore
+from tests.integration.item_history import store
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def empty_replica(self, replica_dsn: str) -> Iterator[None]:
+        self.dsn = replica_dsn
+        self.opened: list[PostgresStore] = []
+        yield
+        for opened in self.opened:
+            opened.close()
+
+    def open_store(self) -> Store:
+        self.opened.append(store(self.dsn))
+        return self.opened[-1]
+
+    def rows(self, table: Table) -> Sequence[Mapping[str, object]]:
+        with psycopg.connect(self.dsn, row_factory=dict_row) as connection:
+            name = sql.Identifier(*table.id)
+            found = connection.execute(
+                "SELECT to_regclass(%s) AS name", (name.as_string(connection),)
+            )
+            if found.fetchone() == {"name": None}:
+                return []
+            return connection.execute(sql.SQL("SELECT * FROM {}").format(name)).fetchall()
