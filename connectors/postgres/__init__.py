@@ -50,8 +50,8 @@ def _replica_side(config: ConnectorConfig) -> ReplicaSide:
 CONNECTOR = Connector(
     name="postgres",
     classes=(
-        ConnectorClass("postgres-source", "source", {}, {}),
-        ConnectorClass("postgres-sink", "sink", {}, {}),
+        ConnectorClass("cdc.postgres.Source", "source", {}, {}),
+        ConnectorClass("cdc.postgres.Sink", "sink", {}, {}),
         ConnectorClass(
             "io.debezium.connector.postgresql.PostgresConnector",
             "source",

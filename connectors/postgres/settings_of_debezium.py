@@ -34,7 +34,6 @@ _ONLY: tuple[tuple[str, str, str], ...] = (
     ("replica.identity.autoset.values", "", "identities are the database owner's to set"),
     ("snapshot.isolation.mode", "serializable", _FENCED),
     ("snapshot.locking.mode", "none", _FENCED),
-    ("snapshot.max.threads", "1", _FENCED),
     ("read.only", "false", "a fence is a message in the log, from a primary"),
     ("event.processing.failure.handling.mode", "fail", "nothing is skipped in silence"),
     ("event.converting.failure.handling.mode", "fail", "nothing is skipped in silence"),
