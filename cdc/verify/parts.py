@@ -14,7 +14,7 @@ from cdc.protocols import EventDecoder, RangeReader, ReplicaSide, ReplicaState, 
 from cdc.table import Table
 from cdc.verify.fences import FenceLog
 from cdc.verify.history import holds_all_below
-from cdc.verify.inconclusive import Inconclusive
+from cdc.verify.inconclusive import Inconclusive, Skipped
 from cdc.verify.settings import VerifySettings
 from cdc.verify.window import DataWindow, Offsets
 
@@ -46,18 +46,27 @@ class Fencing:
     """The fences of one table's verification.
 
     Construction emits a mark and waits for it, so that a capture or a sink that stands still shows at once.
-    Every method that waits raises Inconclusive when its time is up.
+    Raises Skipped for a table that the
+    sink does not read. Every method that waits raises Inconclusive when its time is up.
     """
 
     def __init__(self, parts: Parts, table: Table) -> None:
         self.parts = parts
         self.table = table
-        self.topic = f"{parts.settings.source}.{table.id}"
         self._count = 0
         fence = self.new_id()
         self.opened = self._mark(fence)
         watermark = self.published(fence)
-        self._partitions = [TopicPartition(*at) for at in watermark.ends if at[0] == self.topic]
+        # A watermark lists the partitions of its table and of the transaction topic.
+        self._partitions = [
+            TopicPartition(*at)
+            for at in watermark.ends
+            if at[0] != f"{parts.settings.source}.transaction"
+        ]
+        self.topic = self._partitions[0].topic
+        self.collection = self.topic.removeprefix(f"{parts.settings.source}.")
+        if not parts.settings.reads(self.topic):
+            raise Skipped(f"the sink does not read {self.topic}")
         self.await_replica(watermark)
 
     def new_id(self) -> str:
@@ -104,7 +113,7 @@ class Fencing:
         """One snapshot of the replica, in which the table claims to be whole."""
         settings = self.parts.settings
         with self.parts.replica.read(self.table, settings.sink, settings.source) as (reader, state):
-            claimed = state.checkpoint.tables.get(str(self.table.id), "live")
+            claimed = state.checkpoint.tables.get(self.collection)
             if claimed in ("backfilling", "stale"):
                 raise Inconclusive(claimed)
             yield reader, state

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 
+def _any_topic(_: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
     """``source`` is the source's topic prefix, ``sink`` the name under which the replica keeps its checkpoint.
@@ -14,6 +18,7 @@ class VerifySettings:
     ``tables`` (``schema.table``) limits the run; empty means every captured table. ``timeout`` bounds, in seconds,
     each wait for a fence and for the replica. A digest of a chunk takes about ``chunk_seconds`` on the source.
     After ``max_differences`` a table's remaining suspects are not looked at any more.
+    ``reads`` says whether the sink reads a topic: the tables of other topics are skipped.
     ``read_ahead`` is how many chunks the source may be ahead of the replica; 0 reads them in turn.
     """
 
@@ -29,6 +34,7 @@ class VerifySettings:
     keys_at_once: int = 500
     attempts: int = 5
     read_ahead: int = 2
+    reads: Callable[[str], bool] = _any_topic
 
 
 Phase = Literal["digest", "rows", "repair"]

@@ -14,7 +14,7 @@ from cdc.table import Table
 from cdc.verify.ahead import Ahead
 from cdc.verify.compare import RowDifference, Suspect, compare_buckets, differing_keys, merged
 from cdc.verify.exact import settle
-from cdc.verify.inconclusive import Inconclusive
+from cdc.verify.inconclusive import Inconclusive, Skipped
 from cdc.verify.parts import Fencing, Parts
 from cdc.verify.plan import Pace
 from cdc.verify.repair import repair
@@ -69,6 +69,8 @@ class TableRun:
                 undecided = f"{self._tally.unsettled} keys changed at every look"
             if self._parts.settings.repair and self._tally.differing:
                 self._repair(fencing)
+        except Skipped as why:
+            return self._report(started, skipped=why.reason)
         except Inconclusive as why:
             undecided = why.reason
         except CdcError as error:
