@@ -111,13 +111,14 @@ class Assembler:
         if lsn <= self._held or (self._since and lsn < self._since.get(event.collection, 0)):
             return True
         partition = TopicPartition(event.topic, event.partition)
-        if self.used >= self._ahead_limit and not self.admits(position):
-            if not (self._trusted and self._is_dead(lsn)):
+        if self.used >= self._ahead_limit:
+            if self._trusted and self._is_dead(lsn):
+                transaction = self._open.get(lsn) or self._opened(lsn)
+                self._touch(transaction, partition, event.offset)
+                transaction.dropped = True
+                return True
+            if not self.needs(position):
                 return False
-            transaction = self._open.get(lsn) or self._opened(lsn)
-            self._touch(transaction, partition, event.offset)
-            transaction.dropped = True
-            return True
         transaction = self._open.get(lsn) or self._opened(lsn)
         self._touch(transaction, partition, event.offset)
         order = position.total_order
@@ -138,7 +139,7 @@ class Assembler:
         Raises Reread.
         """
         lsn = mark.commit_lsn
-        if lsn > self._held and lsn not in self._open and not self.admits_mark(lsn):
+        if lsn > self._held and lsn not in self._open and not self._has_room_for_mark(lsn):
             return False
         self._marks_seen = mark.offset + 1
         if lsn > self._held:
@@ -309,12 +310,11 @@ class Assembler:
             if self._counts(collection, head.lsn) and head.found.get(collection, 0) < count
         ]
 
-    def admits(self, position: Position) -> bool:
-        """Whether an event at this position would be let in now, whatever waits behind the head."""
-        return self.used < self._ahead_limit or self.needs(position)
-
     def needs(self, position: Position) -> bool:
-        """Whether the head cannot go on without what stands at this position in its partition, and has room for it."""
+        """Whether the head cannot go on before this event is read, and there is room for it.
+
+        What stands before the head is in the way: it is dead, or its BEGIN is still to come.
+        """
         head = self.head
         if head is None or not (head.begun and self._trusted):
             return False
@@ -323,13 +323,7 @@ class Assembler:
         if position.commit_lsn == head.lsn:
             barrier = head.barrier(self._partitions)
             return barrier is None or position.total_order <= barrier
-        return self._held < position.commit_lsn < head.lsn and not self._is_dead(
-            position.commit_lsn
-        )
-
-    def admits_mark(self, lsn: int) -> bool:
-        """Whether a mark of this transaction would be let in now: always, as long as the head waits for its END."""
-        return self.used < self._ahead_limit or self.needs_mark(lsn)
+        return position.commit_lsn < head.lsn
 
     def needs_mark(self, lsn: int) -> bool:
         """Whether the head cannot go on without this mark."""
@@ -343,6 +337,9 @@ class Assembler:
         self._mark_overrun = True
 
     # --- inside ----------------------------------------------------------------------------------------------
+
+    def _has_room_for_mark(self, lsn: int) -> bool:
+        return self.used < self._ahead_limit or self.needs_mark(lsn)
 
     @property
     def _trusted(self) -> bool:

@@ -85,6 +85,10 @@ class MemoryTopics:
         """One partition's records."""
         return self._topics[partition.topic].logs[partition.partition]
 
+    def records(self, partition: TopicPartition) -> Sequence[Record]:
+        """What still stands in the partition."""
+        return self.log(partition).records
+
     def reader(self, seed: int | None = None) -> MemoryTopicReader:
         """A reader; with a seed, one that mixes partitions and sizes of batches at random."""
         return MemoryTopicReader(self, None if seed is None else random.Random(seed))  # noqa: S311 - a test's
