@@ -8,6 +8,7 @@ import pytest
 from cdc.avro.framing import frame
 from cdc.errors import Rejected
 from cdc.event import Change, Delivered, Record, TransactionMark, Truncate
+from cdc.position import Position
 from cdc.protocols import EventDecoder as EventDecoderSeam
 from cdc.table import Column, Table, TableId
 from cdc.testing.registry import MemoryRegistry
@@ -19,6 +20,7 @@ from tests.unit.avro_bench import (
     bench_row,
     decoder,
     encoder,
+    value_of,
     value_record,
     written,
 )
@@ -61,6 +63,27 @@ def test_the_same_schemas_give_the_same_table_and_new_ones_a_new_one() -> None:
     events = [delivered(reader.data(ours.changes(batch)[-1:]))[0] for batch in (old, new, old)]
     assert events[0].table is events[2].table is not events[1].table
     assert events[1].table.same_shape(wider)
+
+
+def test_each_transaction_keeps_its_own_position_and_times_through_one_encoder_and_decoder() -> (
+    None
+):
+    registry, table, row = MemoryRegistry(), bench_orders(), bench_row()
+    ours, reader = encoder(registry), decoder(registry)
+    records, expected = [], []
+    for xid, commit in ((770, LSN), (771, LSN + 80), (0, LSN + 89), (770, LSN + 160)):
+        ours.begin(xid, commit, COMMITTED_US + xid)
+        for order in (1, 64, 8191, 8192, 1_000_000):
+            records += ours.changes([Change(table, "c", LSN, order, b"\x02", None, row)])[-1:]
+            expected.append((Position(3, commit, order), xid))
+        ours.end()
+    events = delivered(reader.data(records))
+    assert [(event.position, event.xid) for event in events] == expected
+    again = delivered(reader.data(records[::-1]))
+    assert [(event.position, event.xid) for event in again] == expected[::-1]
+    sources = [value_of(registry, record)["source"] for record in records]
+    assert [source["ts_us"] for source in sources] == [COMMITTED_US + xid for _, xid in expected]
+    assert [source["txId"] or 0 for source in sources] == [xid for _, xid in expected]
 
 
 def test_a_truncate_is_of_the_table_that_its_topic_had() -> None:

@@ -7,6 +7,8 @@ import secrets
 
 import pytest
 
+from cdc.avro.walk import walker
+from cdc.avro.written_schema import self_contained
 from cdc.errors import Rejected, Unreachable
 from cdc.event import Change, Delivered, Record
 from cdc.testing.registry import MemoryRegistry
@@ -100,10 +102,29 @@ def test_trailing_bytes_and_truncation_are_rejected() -> None:
     record = _records(registry)[0]
     assert record.value is not None
     reader = decoder(registry)
-    for value in (record.value + b"\x00", record.value[:-1], record.value[:40]):
-        for _ in range(2):  # with the schemas new, and with the reader made
+    for _ in range(2):  # with the schemas new, and with the reader made
+        for value in (record.value + b"\x00", record.value[:-1], record.value[:40]):
             assert isinstance(reader.data([record._replace(value=value)])[0], Rejected)
         assert isinstance(reader.data([record])[0], Delivered)
+
+
+@pytest.mark.parametrize(
+    ("avro", "content"),
+    [
+        ('"string"', b"\x03aa"),
+        ('"string"', b"\xff\x7f" + b"a" * 99),
+        ('"bytes"', b"\xfe\xff\xff\xff\x0f" + b"a" * 99),
+        ('"boolean"', b"\x02"),
+        ('["null", "int"]', b"\x04\x02"),
+        ('["null", "int"]', b"\x01\x02"),
+        ('"long"', b"\xff" * 12 + b"\x00"),
+        ('{"type": "array", "items": "null"}', b"\xfe\xff\xff\xff\xff\x3f\x00"),
+        ('{"type": "map", "values": "int"}', b"\x02\x01a\x02\x00"),
+    ],
+)
+def test_no_walk_passes_what_no_writer_writes(avro: str, content: bytes) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        walker(self_contained(avro))(content, 0)
 
 
 def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
