@@ -41,7 +41,7 @@ def check(raw: Mapping[str, Any]) -> ConnectorConfig:
     class_name = given.get("connector.class")
     if not class_name:
         raise ConfigError(
-            "connector.class is missing", 'for example connector.class = "postgres-source"'
+            "connector.class is missing", 'for example connector.class = "cdc.postgres.Source"'
         )
     plugin, cls = find_class(str(class_name))
     known = {setting.name: setting for setting in _settings(plugin, cls)}

@@ -17,6 +17,8 @@ _MOST_MESSAGE_BYTES = 64 << 20
 class PinnedTopics(dict[str, int]):
     """Partition counts by topic. Asking for an unknown topic makes it, or pins it as it is.
 
+    The topics of transactions and watermarks are there from the beginning, with one partition.
+
     ``limits`` has each topic's max.message.bytes.
     """
 
@@ -35,6 +37,8 @@ class PinnedTopics(dict[str, int]):
         self._replication = replication or -1
         self._endless = {f"{prefix}.transaction", f"{prefix}.watermark"}
         self._check(pinned)
+        for topic in self._endless:
+            self.count(topic)
 
     def __missing__(self, topic: str) -> int:
         settings = {"max.message.bytes": str(_MOST_MESSAGE_BYTES)}

@@ -159,7 +159,7 @@ def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
 
 
 def _until_let_go(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # unbuffered: a reader's lock would outlive the interpreter
         pass
     stop.set()
 

@@ -52,13 +52,14 @@ class Pipeline:
         self.log = folder / "log.txt"
         self._status = folder / "status.json"
         self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
         servers = {"bootstrap.servers": kafka, "schema.registry.url": registry_url}
         at = conninfo_to_dict(source_dsn)
         self._write(
             self.source_file,
             {
                 "name": f"{prefix}-source",
-                "connector.class": "cdc.postgres.source",
+                "connector.class": "cdc.postgres.Source",
                 **servers,
                 "topic.prefix": prefix,
                 "database.hostname": at["host"],
@@ -76,7 +77,7 @@ class Pipeline:
             self.sink_file,
             {
                 "name": f"{prefix}-replica",
-                "connector.class": "cdc.postgres.sink",
+                "connector.class": "cdc.postgres.Sink",
                 **servers,
                 "topic.prefix": prefix,
                 "connection.url": f"postgresql://{to['host']}:{to['port']}/{to['dbname']}",
@@ -85,6 +86,9 @@ class Pipeline:
                 **(sink or {}),
             },
         )
+
+    def _write(self, path: Path, config: dict[str, Any]) -> None:
+        path.write_text(json.dumps(config), encoding="utf-8")
 
     def __enter__(self) -> Self:
         self.start()
@@ -153,8 +157,19 @@ class Pipeline:
         """Send a signal to the source's or the sink's process; its pid."""
         wait_for(f"the {role} runs", lambda: self.task(role).get("state") == "running")
         pid = int(self.task(role)["pid"])
+        self._restarts = int(self.task(role)["restarts"])
         os.kill(pid, number)
         return pid
+
+    def wait_restarted(self, role: str) -> None:
+        """Wait until the task runs again after `signal_task` ended it."""
+        wait_for(
+            f"the {role} is started again",
+            lambda: (
+                self.task(role)["restarts"] > self._restarts
+                and self.task(role)["state"] == "running"
+            ),
+        )
 
     def alive(self) -> bool:
         """Whether the supervisor runs."""
@@ -194,8 +209,15 @@ class Pipeline:
     def catch_up(self, seconds: float = 90.0) -> None:
         """Wait until the replica holds all that is committed now, and every table is live."""
         lsn = self.fence()
-        wait_for(f"the replica passes {lsn} ({self.log})", lambda: self.passed(lsn), seconds)
-        wait_for(f"every table is live ({self.log})", self.live, seconds)
+        self._wait(f"the replica passes {lsn}", lambda: self.passed(lsn), seconds)
+        self._wait("every table is live", self.live, seconds)
+
+    def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        def holds() -> bool:
+            assert self.alive(), f"cdc run has ended: {self.log.read_text()[-2000:]}"
+            return condition()
+
+        wait_for(f"{what} ({self.log})", holds, seconds)
 
     def live(self) -> bool:
         """Whether the replica holds tables, and calls every one of them live."""
@@ -207,5 +229,5 @@ class Pipeline:
 def rows(dsn: str, table: str) -> list[tuple[Any, ...]]:
     """Every row of the table as text, in order."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        cursor = connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1")  # type: ignore[arg-type]
+        cursor = connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1")
         return cursor.fetchall()

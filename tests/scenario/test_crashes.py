@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenario import bank
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.pipeline import Pipeline, rows, wait_for
+from tests.scenario.pipeline import Pipeline, rows
 
 
 def assert_equal(pipeline: Pipeline) -> None:
@@ -63,11 +63,8 @@ def test_sigkill_in_mid_traffic(make_pipeline: MakePipeline, seed: int, victim: 
     ):
         for _ in range(3):
             time.sleep(chooser.uniform(0.2, 1.5))
-            pid = pipeline.signal_task(victim, signal.SIGKILL)
-            wait_for(
-                "the task is started again",
-                lambda pid=pid: pipeline.task(victim).get("pid") not in (pid, None),
-            )
+            pipeline.signal_task(victim, signal.SIGKILL)
+            pipeline.wait_restarted(victim)
         time.sleep(1)
     pipeline.catch_up()
     assert auditor.audits > 20
