@@ -27,6 +27,9 @@ _WITH_VALUE = b"tb"
 _OLD_AT = 31
 """Where the first tuple stands in a frame: behind XLogData's 25 bytes, the message's type, oid and tuple kind."""
 
+_change = tuple.__new__
+"""What ``Change(...)`` comes to, without the call between: changes are made by the million."""
+
 
 class Hints(NamedTuple):
     """What the catalog adds to a relation: its columns' types and NOT NULL, and the primary key in its order."""
@@ -49,13 +52,25 @@ class RowDecoder:
 
     def insert(self, frame: bytes, lsn: int, order: int) -> Change:
         """An Insert message."""
-        row, key, unchanged, _ = self._new(frame, _OLD_AT)
-        return Change(self.table, "c", lsn, order, key, None, row, unchanged)
+        try:
+            row, key, unchanged, _ = self._stream_row(frame, _OLD_AT)
+        except UnexpectedNull as null:
+            self.widen(null.column)
+            return self.insert(frame, lsn, order)
+        return _change(
+            Change, (self.table, "c", lsn, order, key or None, None, row, unchanged, None)
+        )
 
     def update(self, frame: bytes, lsn: int, order: int) -> Change:
         """An Update message without an old image: the key is as it was."""
-        row, key, unchanged, _ = self._new(frame, _OLD_AT)
-        return Change(self.table, "u", lsn, order, key, None, row, unchanged)
+        try:
+            row, key, unchanged, _ = self._stream_row(frame, _OLD_AT)
+        except UnexpectedNull as null:
+            self.widen(null.column)
+            return self.update(frame, lsn, order)
+        return _change(
+            Change, (self.table, "u", lsn, order, key or None, None, row, unchanged, None)
+        )
 
     def update_with_old(self, frame: bytes, lsn: int, order: int) -> list[Change]:
         """An Update message with an old image: one change, or two at two numbers when the key is another."""
@@ -128,7 +143,7 @@ class RowDecoder:
         except UnexpectedNull as null:
             self.widen(null.column)
             return self._new(frame, offset)
-        return found if self._key else (found[0], None, found[2], found[3])
+        return found[0], found[1] or None, found[2], found[3]
 
     def _old(self, frame: bytes) -> tuple[bytes, bytes | None, int]:
         """The old image, its key, and where it ends. Under identity FULL it is a whole row, else the key."""
@@ -136,7 +151,7 @@ class RowDecoder:
             row, key, _, end = self._new(frame, _OLD_AT)
         else:
             row, key, _, end = self._old_row(frame, _OLD_AT)
-        return row, key if self._key else None, end
+        return row, key or None, end
 
     def _shape(self, known: Table | None) -> Table:
         attributes = [
