@@ -5,6 +5,10 @@ claim fences whoever wrote under it before, and aborts what that one left open. 
 the producer is thrown away, because the client cannot tell a late commit from the next one's (librdkafka issue 5423);
 the next claim says what stands.
 
+Transactions are used for their fencing alone. A claim reads records of aborted transactions too (why: `read_table`),
+which is harmless: a save is one record, it tells what was acknowledged before it was begun, so it is true whether its
+commit came through or not, and its caller was told that the outcome is unknown.
+
 All connectors share partition 0: a topic that gains partitions moves no key.
 """
 
@@ -28,7 +32,7 @@ from cdc.position import TopicPartition
 
 TOPIC = "cdc.offsets"
 
-_TRANSACTION_MS = 20_000  # how long a dead writer's open transaction can hide others' checkpoints
+_TRANSACTION_MS = 20_000  # how long a dead writer's open transaction holds up compaction
 _SAVING = 10.0  # seconds until a save is given up; below the above, so that a timeout never looks like a fence
 _CLAIMING = 30.0
 _SLICE = 0.5
