@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cdc.event import Op, Record
+from cdc.fence import FenceKind
 from cdc.position import Position, TopicPartition
 from cdc.testing.memory_events import MemoryEvents
 from cdc.testing.memory_topics import MemoryTopics
@@ -62,7 +63,7 @@ class Source:
     def watermark(self, lsn: int, table: str = "", phase: str = "", void: str = "") -> None:
         topics = [TRANSACTIONS.topic] + ([f"{PREFIX}.{table}"] if table else [])
         ends = self.topics.ends(*topics)
-        kind = "backfill" if phase else "mark"
+        kind: FenceKind = "backfill" if phase else "mark"
         self.topics.append(
             [
                 self.events.watermark(
@@ -71,7 +72,7 @@ class Source:
                     kind=kind,
                     phase=phase,
                     table=table,
-                    void=void,  # type: ignore[arg-type]
+                    void=void,
                 )
             ]
         )
@@ -158,6 +159,7 @@ class History:
 
     def _change(self, longest: int) -> Change:
         collection = self.chance.choice([str(ITEMS.id), str(ORDERS.id)])
-        op: Op = self.chance.choices(["c", "u", "d", "t"], [5, 3, 2, 0.2])[0]
+        ops: list[Op] = ["c", "u", "d", "t"]
+        op = self.chance.choices(ops, [5, 3, 2, 0.2])[0]
         text = "x" * self.chance.randint(0, longest) + str(self.chance.random())
         return (collection, op, self.chance.randint(1, 30), text)
