@@ -38,8 +38,11 @@ class Pieces:
         return Pieces(values, self.missing - filled)
 
 
-State = bytes | Pieces | None
-"""A key's last state: a whole row (an Avro record), pieces of one, or None for a deleted row."""
+Row = bytes | Pieces
+"""A whole row (an Avro record), or pieces of one."""
+
+State = Row | None
+"""A key's last state; None for a deleted row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,25 @@ class Move:
 class NetChanges:
     """Takes events of one row schema in order. After ``take`` returned a Move, apply all, ``clear``, then the Move.
 
-    ``states`` holds each key's last state. ``expected`` holds the keys whose first change here was an update or a
+    ``fresh`` and ``states`` hold each key's last state. Fresh keys began here with a row that was inserted or copied,
+    and still have one: by the source's history none of them was there before. ``expected`` holds the keys whose first change here was an update or a
     delete of the log: their rows must have been in the replica before. Rows of fences never count (correctness: a
     table may still be backfilling).
     """
 
-    __slots__ = ("_held", "collection", "expected", "states", "table", "transcoder")
+    __slots__ = ("_held", "collection", "expected", "fresh", "states", "table", "transcoder")
 
     def __init__(self, collection: str, table: Table, transcoder: TupleTranscoder) -> None:
         self.collection = collection
         self.table = table
         self.transcoder = transcoder
+        self.fresh: dict[bytes, Row] = {}
         self.states: dict[bytes, State] = {}
         self.expected: set[bytes] = set()
         self._held: Delivered | None = None
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.states)
 
     def take(self, event: Delivered) -> Move | None:
         """Add an event: ``c``, ``r``, ``u`` or ``d``, with a key."""
@@ -78,31 +86,30 @@ class NetChanges:
         key = event.key or b""
         op = event.op
         if op == "d":
+            # The row's new key follows, and may need values of the row under its old one.
             if event.other_key is not None:
-                # The row's new key follows, and may need values of the row under its old one.
                 self._held = event
-                return None
-            self._expect(key, event)
-            self.states[key] = None
-            return None
-        if op == "u":
-            self._expect(key, event)
-        if not event.unchanged:
-            self.states[key] = event.after
+            else:
+                self._delete(key, event)
+        elif event.unchanged:
+            self._merge(key, event)
+        elif key in self.fresh or (op != "u" and key not in self.states):
+            self.fresh[key] = event.after or b""
         else:
-            self._merge(key, self._pieces(event))
+            if op == "u":
+                self._expect(key, event)
+            self.states[key] = event.after
         return None
 
     def settle(self) -> None:
         """Nothing more follows: a held delete is what it says."""
         if (held := self._held) is not None:
             self._held = None
-            key = held.key or b""
-            self._expect(key, held)
-            self.states[key] = None
+            self._delete(held.key or b"", held)
 
     def clear(self) -> None:
         """All but what is held is applied."""
+        self.fresh = {}
         self.states = {}
         self.expected = set()
 
@@ -120,8 +127,8 @@ class NetChanges:
             return self.take(event)
         old_key, new_key = held.key or b"", event.key or b""
         row = self._pieces(event)
-        if old_key in self.states:
-            older = self.states[old_key]
+        if old_key in self.fresh or old_key in self.states:
+            older = self.fresh.get(old_key) or self.states.get(old_key)
             if older is None:
                 # The old row was deleted, so there is none to move: nothing is made of pieces.
                 self._held = None
@@ -131,20 +138,36 @@ class NetChanges:
             self._held = None
             return Move(old_key, row)
         self.settle()
-        self.states[new_key] = row
+        if new_key in self.states:
+            self.states[new_key] = row
+        else:
+            self.fresh[new_key] = row
         return None
 
     def _expect(self, key: bytes, event: Delivered) -> None:
         if key not in self.states and event.xid:
             self.expected.add(key)
 
-    def _merge(self, key: bytes, row: Pieces) -> None:
-        if key not in self.states:
+    def _delete(self, key: bytes, event: Delivered) -> None:
+        if key in self.fresh:
+            # Whatever history says: if it was there before, it is not there after.
+            del self.fresh[key]
+        else:
+            self._expect(key, event)
+        self.states[key] = None
+
+    def _merge(self, key: bytes, event: Delivered) -> None:
+        """Add a row that lacks columns. It makes no row of its own: under a deleted key it is nothing."""
+        row = self._pieces(event)
+        if (fresh := self.fresh.get(key)) is not None:
+            self.fresh[key] = row.over(self._as_pieces(fresh))
+        elif key not in self.states:
+            self._expect(key, event)
             self.states[key] = row
         elif (older := self.states[key]) is not None:
             self.states[key] = row.over(self._as_pieces(older))
 
-    def _as_pieces(self, state: bytes | Pieces) -> Pieces:
+    def _as_pieces(self, state: Row) -> Pieces:
         if isinstance(state, Pieces):
             return state
         return Pieces(list(self.transcoder.columns_of(state)), frozenset())
@@ -160,4 +183,4 @@ class NetChanges:
         )
 
 
-__all__ = ["Move", "NetChanges", "Pieces", "State", "Value"]
+__all__ = ["Move", "NetChanges", "Pieces", "Row", "State", "Value"]

@@ -153,7 +153,7 @@ class SinkTransaction:
             self._write(run)
 
     def _write(self, run: _Run) -> None:
-        if run.changes.states:
+        if len(run.changes):
             missing = run.writer.write(run.changes, self._number)
             self._count(run.changes.collection, missing)
             run.changes.clear()

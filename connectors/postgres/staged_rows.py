@@ -1,23 +1,49 @@
-"""Net changes as rows of a staging table: their kind, then their columns, in COPY's binary format or as parameters."""
+"""Net changes as rows: of a staging table (their kind, then their columns), of the target itself, or as parameters."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from cdc.table import Table
-from connectors.postgres.net_changes import NetChanges, Pieces, Value
+from connectors.postgres.net_changes import NetChanges, Pieces, Row, State, Value
 from connectors.postgres.statements import DELETE, EXPECTED, UPDATE, UPSERT
 from connectors.postgres.tuples import HEADER, TRAILER, TupleTranscoder
-
-Groups = Mapping[frozenset[int], int]
-"""The kind of each group of updates, by the positions of the columns that it does not carry."""
 
 _CHUNK_ROWS = 256
 """Rows that are joined before they are handed to libpq: tens of kilobytes, however large a batch is."""
 
 _NULL = b"\xff\xff\xff\xff"
 _size = struct.Struct(">i").pack
+
+
+@dataclass(slots=True)
+class Staged:
+    """What was laid out: the kind of each row, and the kind of each group of updates by the columns it lacks."""
+
+    kinds: list[int] = field(default_factory=list)
+    groups: dict[frozenset[int], int] = field(default_factory=dict)
+
+    def kind(self, state: State) -> int:
+        """The kind of a row with this state."""
+        if state is None:
+            return DELETE
+        if isinstance(state, Pieces) and state.missing:
+            return self.groups.setdefault(state.missing, UPDATE + 2 * len(self.groups))
+        return UPSERT
+
+    def tally(self) -> Iterator[tuple[int, int]]:
+        """Each kind that occurs, in the order to apply them, and how many of its rows are expected."""
+        counts = Counter(self.kinds)
+        for kind in sorted({kind & ~EXPECTED for kind in counts}):
+            yield kind, counts[kind + EXPECTED]
+
+    def lacking(self, kind: int) -> frozenset[int]:
+        """The columns, by position, that rows of a kind lack."""
+        return next((lacks for lacks, number in self.groups.items() if number == kind), frozenset())
 
 
 class StagedRows:
@@ -31,61 +57,65 @@ class StagedRows:
         self._key_leads = self._key_at == list(range(len(self._key_at)))
         self._rest = _NULL * (self._width - len(self._key_at))
 
-    def groups(self, changes: NetChanges) -> dict[frozenset[int], int]:
-        """A kind for each set of columns that updates lack."""
-        lacking = {
-            state.missing: None
-            for state in changes.states.values()
-            if isinstance(state, Pieces) and state.missing
-        }
-        return {missing: UPDATE + 2 * at for at, missing in enumerate(lacking)}
-
-    def tally(self, changes: NetChanges, groups: Groups) -> dict[int, tuple[int, int]]:
-        """For each kind that occurs, in order, how many rows there are and how many of them are expected."""
-        counts: dict[int, tuple[int, int]] = {}
-        for key, state in changes.states.items():
-            kind = _kind(state, groups)
-            rows, expected = counts.get(kind, (0, 0))
-            counts[kind] = (rows + 1, expected + (key in changes.expected))
-        return dict(sorted(counts.items()))
-
-    def copy(self, changes: NetChanges, groups: Groups) -> Iterator[bytes]:
-        """A COPY BINARY stream, made while it is sent."""
+    def copy(self, changes: NetChanges, staged: Staged, *, fresh: bool) -> Iterator[bytes]:
+        """A COPY BINARY stream for the staging table, made while it is sent; with the fresh rows, or without."""
         tuple_of = self._transcoder.tuple_of
         expected = changes.expected
-        heads = [self._head(kind) for kind in range(UPDATE + 2 * len(groups))]
-        upsert_heads = heads[UPSERT], heads[UPSERT + EXPECTED]
+        upsert, upsert_expected = self._head(UPSERT), self._head(UPSERT + EXPECTED)
         parts = [HEADER]
-        add = parts.append
-        for key, state in changes.states.items():
+        for key, state in _states(changes, fresh=fresh):
             if type(state) is bytes:
-                add(upsert_heads[key in expected])
-                add(tuple_of(state)[2:])
-            elif state is None:
-                add(heads[DELETE + (key in expected)])
-                add(self._deleted(key))
-            elif isinstance(state, Pieces):
-                add(heads[_kind(state, groups) + (key in expected)])
-                parts.extend(map(_sized, state.values))
+                if key in expected:
+                    staged.kinds.append(UPSERT + EXPECTED)
+                    parts.append(upsert_expected)
+                else:
+                    staged.kinds.append(UPSERT)
+                    parts.append(upsert)
+                parts.append(tuple_of(state)[2:])
+            else:
+                kind = staged.kind(state) + (key in expected)
+                staged.kinds.append(kind)
+                parts.append(self._head(kind))
+                if isinstance(state, Pieces):
+                    parts.extend(map(_sized, state.values))
+                else:
+                    parts.append(self._deleted(key))
             if len(parts) >= 2 * _CHUNK_ROWS:
                 yield b"".join(parts)
                 parts.clear()
-        add(TRAILER)
+        parts.append(TRAILER)
         yield b"".join(parts)
 
-    def parameters(self, changes: NetChanges, groups: Groups, rows: int) -> list[Value]:
-        """The same as one flat list, filled up with empty rows to the number of ``rows``."""
+    def copy_fresh(self, changes: NetChanges) -> Iterator[bytes]:
+        """A COPY BINARY stream of the fresh rows for the target."""
+        yield HEADER
+        rows = iter(changes.fresh.values())
+        while chunk := list(islice(rows, _CHUNK_ROWS)):
+            yield b"".join(map(self._tuple, chunk))
+        yield TRAILER
+
+    def parameters(
+        self, changes: NetChanges, staged: Staged, rows: int, *, fresh: bool
+    ) -> list[Value]:
+        """The same as for the staging table as one flat list, filled up with empty rows to the number of ``rows``."""
         values: list[Value] = []
-        for key, state in changes.states.items():
-            values.append((_kind(state, groups) + (key in changes.expected)).to_bytes(2, "big"))
+        for key, state in _states(changes, fresh=fresh):
+            kind = staged.kind(state) + (key in changes.expected)
+            staged.kinds.append(kind)
+            values.append(kind.to_bytes(2, "big"))
             if state is None:
                 values += self._scattered(key)
             elif isinstance(state, Pieces):
                 values += state.values
             else:
                 values += self._transcoder.columns_of(state)
-        values += [None] * ((rows - len(changes.states)) * (self._width + 1))
+        values += [None] * ((rows - len(staged.kinds)) * (self._width + 1))
         return values
+
+    def _tuple(self, row: Row) -> bytes:
+        if isinstance(row, Pieces):
+            return self._width.to_bytes(2, "big") + b"".join(map(_sized, row.values))
+        return self._transcoder.tuple_of(row)
 
     def _head(self, kind: int) -> bytes:
         return struct.pack(">hih", self._width + 1, 2, kind)
@@ -103,12 +133,9 @@ class StagedRows:
         return row
 
 
-def _kind(state: bytes | Pieces | None, groups: Groups) -> int:
-    if state is None:
-        return DELETE
-    if isinstance(state, Pieces) and state.missing:
-        return groups[state.missing]
-    return UPSERT
+def _states(changes: NetChanges, *, fresh: bool) -> Iterable[tuple[bytes, State]]:
+    states = changes.states.items()
+    return chain(changes.fresh.items(), states) if fresh else states
 
 
 def _sized(value: Value) -> bytes:

@@ -81,6 +81,13 @@ def copy_to_stage(stage: str) -> Composed:
     return SQL("COPY pg_temp.{} FROM STDIN (FORMAT binary)").format(Identifier(stage))
 
 
+def copy_to_target(target: Composable, columns: Sequence[StagedColumn]) -> Composed:
+    """The load of the target itself, with rows that are new."""
+    return SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        target, names(c.name for c in columns)
+    )
+
+
 def empty_stage(stage: str) -> Composed:
     """Make a stage ready for a second batch of one transaction."""
     return SQL("TRUNCATE pg_temp.{}").format(Identifier(stage))

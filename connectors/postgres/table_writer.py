@@ -1,13 +1,16 @@
-"""Applies net changes to one table of a replica: by a staging table, or inline for a few rows.
+"""Applies net changes to one table of a replica, by the road that costs least for what they are.
 
-A staging table belongs to the session, is filled by COPY BINARY as rows are transcoded, and is empty again after
-each transaction. A few rows travel as parameters of prepared statements instead, which costs less than a COPY.
+- A few rows travel as parameters of prepared statements.
+- Rows that were not there before, by the source's history, are copied straight into the table. Should one be there
+  after all, the copy is undone and they go the long way.
+- The rest is copied into a staging table, which belongs to the session and is empty again after each transaction,
+  and applied from there set by set.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -20,14 +23,19 @@ from cdc.table import Table
 from connectors.postgres import statements
 from connectors.postgres.net_changes import Move, NetChanges, Value
 from connectors.postgres.replica_tables import ReplicaTable
-from connectors.postgres.staged_rows import Groups, StagedRows
-from connectors.postgres.statements import DELETE, UPDATE, UPSERT, StagedColumn
+from connectors.postgres.staged_rows import Staged, StagedRows
+from connectors.postgres.statements import DELETE, UPSERT, StagedColumn
 from connectors.postgres.tuples import TupleTranscoder
 
 Session = psycopg.Connection[tuple[Any, ...]]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
 
-INLINE_SIZES = (1, 4, 16)
+_INLINE_SIZES = (1, 4, 16)
 """Rows of the prepared statements; a batch is filled up to the next size with rows that are none."""
+_FEW = _INLINE_SIZES[-1]
+
+_LONGEST_DETOUR = 64
+"""Batches, at most, that go the long way after fresh rows were found to be there; doubled from one on."""
 
 _SCRATCH = "cdc_scratch"
 _numbers = itertools.count(1)
@@ -59,37 +67,29 @@ class TableWriter:
         self._raw: psycopg.RawCursor[tuple[Any, ...]] = psycopg.RawCursor(session)
         self._rows = StagedRows(table, transcoder)
         self._stage = f"cdc_stage_{next(_numbers)}"
-        self._filled_in: int | None = None
+        self._stage_made = False
+        self._filled_in = 0
         self._inline: dict[tuple[int, frozenset[int], int], bytes] = {}
+        self._takes_copies = replica.written == replica.columns and not any(
+            column.cast for column in replica.columns
+        )
+        self._detour = 0
+        self._next_detour = 1
 
     def write(self, changes: NetChanges, transaction: int) -> int:
         """Apply all; how many updates and deletes met no row. ``transaction`` numbers the session's transactions."""
-        if not changes.states:
-            return 0
-        groups = self._rows.groups(changes)
-        tally = self._rows.tally(changes, groups)
-        if len(changes.states) <= INLINE_SIZES[-1] and not self.replica.other_unique:
-            return self._run_inline(changes, groups, tally)
-        self._fill(changes, groups, transaction)
-        rows = statements.rows_of_stage(self._stage)
-        target = self.replica.target
-
-        def run(target: Composable) -> int:
-            return _missing(
-                tally,
-                lambda kind: self._session.execute(
-                    _statement(self.replica, target, rows, kind, groups)
-                ),
-            )
-
-        if not self.replica.other_unique:
-            return run(target)
+        straight = self._goes_straight(changes)
+        if not straight and len(changes) <= _FEW and not self.replica.other_unique:
+            return self._run_inline(changes, fresh=True)
+        if not straight and not self.replica.other_unique:
+            return self._run_staged(changes, transaction)
+        self._make_stage()
         self._session.execute("SAVEPOINT cdc_batch")
         try:
-            missing = run(target)
+            missing = self._run_straight(changes, transaction, straight=straight)
         except (errors.UniqueViolation, errors.ExclusionViolation):
             self._session.execute("ROLLBACK TO SAVEPOINT cdc_batch")
-            missing = self._run_aside(target, rows, run)
+            missing = self._run_again(changes, transaction, straight=straight)
         self._session.execute("RELEASE SAVEPOINT cdc_batch")
         return missing
 
@@ -109,67 +109,124 @@ class TableWriter:
 
     def drop(self) -> None:
         """Drop the staging table. Not to be used again."""
-        if self._filled_in is not None:
+        if self._stage_made:
             self._session.execute(statements.drop(Identifier("pg_temp", self._stage)))
 
-    def _fill(self, changes: NetChanges, groups: Groups, transaction: int) -> None:
-        if self._filled_in is None:
-            self._session.execute(statements.create_stage(self._stage, self.replica.columns))
-        elif self._filled_in == transaction:
-            self._session.execute(statements.empty_stage(self._stage))
-        self._filled_in = transaction
-        with (
-            self._session.cursor() as cursor,
-            cursor.copy(statements.copy_to_stage(self._stage)) as copy,
-        ):
-            for chunk in self._rows.copy(changes, groups):
-                copy.write(chunk)
+    # --- the roads -------------------------------------------------------------------------------------------
 
-    def _run_inline(
-        self, changes: NetChanges, groups: Groups, tally: dict[int, tuple[int, int]]
-    ) -> int:
-        size = next(size for size in INLINE_SIZES if size >= len(changes.states))
-        values = self._rows.parameters(changes, groups, size)
-        return _missing(
-            tally,
-            lambda kind: self._raw.execute(
-                self._inline_statement(kind, groups, size), values, prepare=True
-            ),
-        )
+    def _goes_straight(self, changes: NetChanges) -> bool:
+        if not self._takes_copies or len(changes.fresh) <= _FEW:
+            return False
+        if self._detour:
+            self._detour -= 1
+            return False
+        return True
 
-    def _inline_statement(self, kind: int, groups: Groups, size: int) -> bytes:
-        missing = _lacking(kind, groups)
-        if (known := self._inline.get((kind, missing, size))) is None:
-            rows = statements.inline_rows(self.replica.columns, size)
-            statement = _statement(self.replica, self.replica.target, rows, kind, groups)
-            known = self._inline[kind, missing, size] = statement.as_bytes(self._session)
-        return known
+    def _run_straight(self, changes: NetChanges, transaction: int, *, straight: bool) -> int:
+        """Deletes and updates first: they free what fresh rows may take."""
+        missing = 0
+        if not straight:
+            missing = self._run_staged(changes, transaction)
+        elif len(changes.states) > _FEW:
+            missing = self._run_staged(changes, transaction, fresh=False)
+        elif changes.states:
+            missing = self._run_inline(changes, fresh=False)
+        if straight:
+            self._copy(
+                statements.copy_to_target(self.replica.target, self.replica.columns),
+                self._rows.copy_fresh(changes),
+            )
+            self._next_detour = 1
+        return missing
 
-    def _run_aside(
-        self, target: Composable, rows: Composable, run: Callable[[Composable], int]
-    ) -> int:
+    def _run_again(self, changes: NetChanges, transaction: int, *, straight: bool) -> int:
+        """Apply what met a row with the same key, or with the same value of another unique constraint."""
+        if straight:
+            self._detour = self._next_detour
+            self._next_detour = min(2 * self._next_detour, _LONGEST_DETOUR)
+        if not self.replica.other_unique:
+            return self._run_staged(changes, transaction)
+        return self._run_aside(changes, transaction)
+
+    def _run_staged(self, changes: NetChanges, transaction: int, *, fresh: bool = True) -> int:
+        staged = self._fill(changes, transaction, fresh=fresh)
+        return self._run(staged, self.replica.target)
+
+    def _run_aside(self, changes: NetChanges, transaction: int) -> int:
         """Apply to a copy of the touched rows that has no other constraints, then put them back together.
 
         A batch holds no row twice and its end is a state that the source was in, so that its rows fit together and
         beside those that were not touched; it is only on the way there that two may hold one unique value.
         """
+        staged = self._fill(changes, transaction, fresh=True)
+        rows = statements.rows_of_stage(self._stage)
         scratch = Identifier("pg_temp", _SCRATCH)
-        key = self.replica.key
+        target, key = self.replica.target, self.replica.key
         self._session.execute(statements.create_scratch(target, _SCRATCH))
         self._session.execute(statements.index_scratch(_SCRATCH, key))
         self._session.execute(statements.take_touched(target, scratch, rows, key))
-        missing = run(scratch)
+        missing = self._run(staged, scratch)
         self._session.execute(statements.put_back(target, scratch, self.replica.writable))
         self._session.execute(statements.drop(scratch))
         return missing
 
+    def _run_inline(self, changes: NetChanges, *, fresh: bool) -> int:
+        count = len(changes) if fresh else len(changes.states)
+        size = next(size for size in _INLINE_SIZES if size >= count)
+        staged = Staged()
+        values = self._rows.parameters(changes, staged, size, fresh=fresh)
+        return _missing(
+            staged,
+            lambda kind: self._raw.execute(
+                self._inline_statement(kind, staged, size), values, prepare=True
+            ),
+        )
 
-def _missing(
-    tally: dict[int, tuple[int, int]], run: Callable[[int], psycopg.Cursor[tuple[Any, ...]]]
-) -> int:
+    # --- their parts -----------------------------------------------------------------------------------------
+
+    def _fill(self, changes: NetChanges, transaction: int, *, fresh: bool) -> Staged:
+        self._make_stage()
+        if self._filled_in == transaction:
+            self._session.execute(statements.empty_stage(self._stage))
+        self._filled_in = transaction
+        staged = Staged()
+        self._copy(
+            statements.copy_to_stage(self._stage), self._rows.copy(changes, staged, fresh=fresh)
+        )
+        return staged
+
+    def _make_stage(self) -> None:
+        if not self._stage_made:
+            self._session.execute(statements.create_stage(self._stage, self.replica.columns))
+            self._stage_made = True
+
+    def _copy(self, statement: Composed, stream: Iterable[bytes]) -> None:
+        with self._session.cursor() as cursor, cursor.copy(statement) as copy:
+            for chunk in stream:
+                copy.write(chunk)
+
+    def _run(self, staged: Staged, target: Composable) -> int:
+        rows = statements.rows_of_stage(self._stage)
+        return _missing(
+            staged,
+            lambda kind: self._session.execute(
+                _statement(self.replica, target, rows, kind, staged.lacking(kind))
+            ),
+        )
+
+    def _inline_statement(self, kind: int, staged: Staged, size: int) -> bytes:
+        missing = staged.lacking(kind)
+        if (known := self._inline.get((kind, missing, size))) is None:
+            rows = statements.inline_rows(self.replica.columns, size)
+            statement = _statement(self.replica, self.replica.target, rows, kind, missing)
+            known = self._inline[kind, missing, size] = statement.as_bytes(self._session)
+        return known
+
+
+def _missing(staged: Staged, run: Callable[[int], Cursor]) -> int:
     """Run the statement of each kind, in order, and add up the rows that were expected and not there."""
     missing = 0
-    for kind, (_, expected) in tally.items():
+    for kind, expected in staged.tally():
         row = run(kind).fetchone()
         found = int(row[0]) if row else 0
         missing += found if kind == UPSERT else expected - found
@@ -177,22 +234,15 @@ def _missing(
 
 
 def _statement(
-    replica: ReplicaTable, target: Composable, rows: Composable, kind: int, groups: Groups
+    replica: ReplicaTable, target: Composable, rows: Composable, kind: int, missing: frozenset[int]
 ) -> Composed:
     if kind == DELETE:
         return statements.delete(target, rows, replica.key)
     if kind == UPSERT:
         return statements.upsert(target, rows, replica.written, replica.key)
-    carried = _carried(replica, _lacking(kind, groups))
-    return statements.update(target, rows, carried, replica.key, kind)
+    return statements.update(target, rows, _carried(replica, missing), replica.key, kind)
 
 
 def _carried(replica: ReplicaTable, missing: frozenset[int]) -> list[StagedColumn]:
     written = set(replica.written)
     return [c for at, c in enumerate(replica.columns) if at not in missing and c in written]
-
-
-def _lacking(kind: int, groups: Groups) -> frozenset[int]:
-    if kind < UPDATE:
-        return frozenset()
-    return next(missing for missing, number in groups.items() if number == kind)

@@ -185,6 +185,20 @@ def test_two_rows_trade_a_unique_value(
     assert len(rows(replica)) == 2 + others
 
 
+@pytest.mark.parametrize("constraint", ["", ", UNIQUE (code)"], ids=["plain", "unique"])
+def test_rows_that_are_there_after_all_are_overwritten(
+    sink: PostgresStore, replica: Connection, constraint: str
+) -> None:
+    replica.execute("CREATE SCHEMA shop")
+    replica.execute(
+        f"CREATE TABLE shop.items (id bigint PRIMARY KEY, code text, note text, big text{constraint})".encode()
+    )
+    replica.execute("INSERT INTO shop.items VALUES (1010, 'old', 'old', 'old')")
+    for _ in range(3):
+        apply(sink, many(50))
+    assert rows(replica) == [(key, None, "n", None) for key in range(1000, 1050)]
+
+
 def test_a_truncate_stands_between_what_came_before_and_after(
     sink: PostgresStore, replica: Connection
 ) -> None:
