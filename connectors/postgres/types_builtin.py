@@ -119,6 +119,7 @@ BUILT_IN: Final[dict[str, Maker]] = {
     "text": _text(direct=True),
     "character varying": _text(direct=True),
     "character": _text(direct=False),
+    "bpchar": _text(direct=False),  # character without a length
     '"char"': _always(types_system.one_byte),
     "name": _text(direct=False),
     "numeric": _numeric,
@@ -189,6 +190,7 @@ OIDS: Final = {
     "macaddr": 829,
     "inet": 869,
     "character": 1042,
+    "bpchar": 1042,
     "character varying": 1043,
     "date": 1082,
     "time without time zone": 1083,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final, cast
 
 import psycopg
 import pytest
@@ -59,6 +59,8 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     'text COLLATE "C"': _TEXTS,
     "varchar(120)": ("", "note", "☃" * 120),
     "varchar": _TEXTS,
+    "bpchar": ("", "ab  "),
+    "bpchar[]": ('{"ab  "}',),
     "char(6)": ("", "ab", "abcdef"),
     '"char"': ("a", "", "\\351"),
     "name": ("", "pg_class"),
@@ -305,7 +307,7 @@ def database(cluster: Any) -> Iterator[str]:
 
 
 def _query(text: str) -> sql.SQL:
-    return sql.SQL(cast("LiteralString", text))
+    return sql.SQL(text)
 
 
 def _copied(connection: psycopg.Connection[Any], query: str) -> list[bytes]:
