@@ -25,6 +25,7 @@ CREATE TABLE history (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, accoun
 INSERT INTO accounts SELECT n, 0, repeat(md5(n::text), 100) FROM generate_series(1, 1000) n;
 INSERT INTO tellers SELECT n, 0 FROM generate_series(1, 10) n;
 INSERT INTO branches SELECT n, 0 FROM generate_series(1, 3) n;
+INSERT INTO history (account, delta) VALUES (1, 0);
 ALTER TABLE accounts ALTER filler SET STORAGE EXTERNAL;
 """
 
