@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from cdc.errors import Refused
 from cdc.kafka.topics import NewTopicSpec, Topics
 
-_MOST_MESSAGE_BYTES = 64 << 20
+MOST_MESSAGE_BYTES = 64 << 20
+"""The largest record that topics of ours take."""
 
 
 class PinnedTopics(dict[str, int]):
@@ -41,7 +42,7 @@ class PinnedTopics(dict[str, int]):
             self.count(topic)
 
     def __missing__(self, topic: str) -> int:
-        settings = {"max.message.bytes": str(_MOST_MESSAGE_BYTES)}
+        settings = {"max.message.bytes": str(MOST_MESSAGE_BYTES)}
         endless = topic in self._endless
         spec = NewTopicSpec(
             topic,

@@ -17,7 +17,7 @@ from cdc.pipeline.capture import Capture
 from cdc.pipeline.reading import ReaderProcesses
 from cdc.pipeline.resume import resume
 from cdc.runtime.clients import kafka_cluster, schema_registry
-from cdc.runtime.pinned_topics import PinnedTopics
+from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
 
 
 def capture_once(
@@ -36,7 +36,9 @@ def capture_once(
         cluster = kafka_cluster(config)
         source = plugin.open_source(config)
         held.callback(source.close)
-        checkpoints = KafkaCheckpointTopic(cluster, config["offset.storage.topic"])
+        checkpoints = KafkaCheckpointTopic(
+            cluster, config["offset.storage.topic"], keep_alive=source.keep_alive
+        )
         held.callback(checkpoints.close)
         checkpoint = resume(
             source,
@@ -47,7 +49,7 @@ def capture_once(
         )
         prefix = config["topic.prefix"]
         topics = PinnedTopics(
-            Topics(cluster),
+            Topics(cluster, source.keep_alive),
             prefix,
             checkpoint.partitions,
             config["topic.creation.default.partitions"],
@@ -58,7 +60,7 @@ def capture_once(
             source.keep_alive,
             budget_bytes=config["memory.mb"] << 20,
             limits=topics.limits,
-            overrides=config["producer.override.*"],
+            overrides={"message.max.bytes": MOST_MESSAGE_BYTES, **config["producer.override.*"]},
         )
         held.callback(writer.close)
         encoder = EventEncoder(

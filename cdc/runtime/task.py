@@ -159,7 +159,9 @@ def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
 
 
 def _until_let_go(stop: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # unbuffered: a reader's lock would outlive the interpreter
+    while os.read(
+        sys.stdin.fileno(), 4096
+    ):  # unbuffered: a reader's lock would outlive the interpreter
         pass
     stop.set()
 
