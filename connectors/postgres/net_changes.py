@@ -65,7 +65,16 @@ class NetChanges:
     table may still be backfilling).
     """
 
-    __slots__ = ("_held", "collection", "expected", "fresh", "states", "table", "transcoder")
+    __slots__ = (
+        "_arrived",
+        "_held",
+        "collection",
+        "expected",
+        "fresh",
+        "states",
+        "table",
+        "transcoder",
+    )
 
     def __init__(self, collection: str, table: Table, transcoder: TupleTranscoder) -> None:
         self.collection = collection
@@ -75,6 +84,7 @@ class NetChanges:
         self.states: dict[bytes, State] = {}
         self.expected: set[bytes] = set()
         self._held: Delivered | None = None
+        self._arrived: dict[bytes, tuple[int, bytes | None]] = {}
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.states)
@@ -85,6 +95,8 @@ class NetChanges:
             return self._after_held(event)
         key = event.key or b""
         op = event.op
+        if self._arrived and op in "ud" and self._is_of_the_row_before(key, event):
+            return None
         if op == "d":
             # The row's new key follows, and may need values of the row under its old one.
             if event.other_key is not None:
@@ -99,6 +111,8 @@ class NetChanges:
             if op == "u":
                 self._expect(key, event)
             self.states[key] = event.after
+        if op == "c" and event.other_key is not None and self.table.identity == "full":
+            self._arrived[key] = (event.position.commit_lsn, event.after)
         return None
 
     def settle(self) -> None:
@@ -106,6 +120,22 @@ class NetChanges:
         if (held := self._held) is not None:
             self._held = None
             self._delete(held.key or b"", held)
+
+    def _is_of_the_row_before(self, key: bytes, event: Delivered) -> bool:
+        """Whether the event is of a row whose key another one has taken over already.
+
+        With a deferrable key two rows may have one key until the transaction ends (``SET id = id + 1``). Such a
+        table has its whole old rows in the log, which tell the two apart; the one that came stands.
+        """
+        lsn, row = self._arrived.get(key, (-1, None))
+        if lsn != event.position.commit_lsn or event.before is None:
+            return False
+        if event.before == row:
+            self._arrived[key] = (lsn, event.after)
+            return False
+        if event.op == "d":
+            del self._arrived[key]
+        return True
 
     def clear(self) -> None:
         """All but what is held is applied."""

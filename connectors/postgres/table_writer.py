@@ -30,9 +30,11 @@ from connectors.postgres.tuples import TupleTranscoder
 Session = psycopg.Connection[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
-_INLINE_SIZES = (1, 4, 16)
+_INLINE_SIZES = (1, 4, 16, 64)
 """Rows of the prepared statements; a batch is filled up to the next size with rows that are none."""
-_FEW = _INLINE_SIZES[-1]
+
+_MOST_PARAMETERS = 65535
+"""The protocol counts them in 16 bits."""
 
 _LONGEST_DETOUR = 64
 """Batches, at most, that go the long way after fresh rows were found to be there; doubled from one on."""
@@ -70,6 +72,10 @@ class TableWriter:
         self._stage_made = False
         self._filled_in = 0
         self._inline: dict[tuple[int, frozenset[int], int], bytes] = {}
+        self._sizes = [
+            size for size in _INLINE_SIZES if size * (len(table.columns) + 1) <= _MOST_PARAMETERS
+        ]
+        self._few = self._sizes[-1]
         self._takes_copies = replica.written == replica.columns and not any(
             column.cast for column in replica.columns
         )
@@ -79,7 +85,7 @@ class TableWriter:
     def write(self, changes: NetChanges, transaction: int) -> int:
         """Apply all; how many updates and deletes met no row. ``transaction`` numbers the session's transactions."""
         straight = self._goes_straight(changes)
-        if not straight and len(changes) <= _FEW and not self.replica.other_unique:
+        if not straight and len(changes) <= self._few and not self.replica.other_unique:
             return self._run_inline(changes, fresh=True)
         if not straight and not self.replica.other_unique:
             return self._run_staged(changes, transaction)
@@ -115,7 +121,7 @@ class TableWriter:
     # --- the roads -------------------------------------------------------------------------------------------
 
     def _goes_straight(self, changes: NetChanges) -> bool:
-        if not self._takes_copies or len(changes.fresh) <= _FEW:
+        if not self._takes_copies or len(changes.fresh) <= self._few:
             return False
         if self._detour:
             self._detour -= 1
@@ -127,7 +133,7 @@ class TableWriter:
         missing = 0
         if not straight:
             missing = self._run_staged(changes, transaction)
-        elif len(changes.states) > _FEW:
+        elif len(changes.states) > self._few:
             missing = self._run_staged(changes, transaction, fresh=False)
         elif changes.states:
             missing = self._run_inline(changes, fresh=False)
@@ -172,7 +178,7 @@ class TableWriter:
 
     def _run_inline(self, changes: NetChanges, *, fresh: bool) -> int:
         count = len(changes) if fresh else len(changes.states)
-        size = next(size for size in _INLINE_SIZES if size >= count)
+        size = next(size for size in self._sizes if size >= count)
         staged = Staged()
         values = self._rows.parameters(changes, staged, size, fresh=fresh)
         return _missing(

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.avro_binary import long_bytes
 from cdc.checkpoint import Resume, SinkCheckpoint
 from cdc.errors import Failed, Fenced, Rejected, Unreachable
 from cdc.event import Delivered
@@ -77,7 +78,7 @@ def many(count: int, start: int = 1000) -> list[Delivered]:
     return [event("c", key, (key, None, "n", None)) for key in range(start, start + count)]
 
 
-FEW_OR_MANY = pytest.mark.parametrize("others", [0, 50], ids=["inline", "staged"])
+FEW_OR_MANY = pytest.mark.parametrize("others", [0, 100], ids=["inline", "staged"])
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
@@ -195,8 +196,8 @@ def test_rows_that_are_there_after_all_are_overwritten(
     )
     replica.execute("INSERT INTO shop.items VALUES (1010, 'old', 'old', 'old')")
     for _ in range(3):
-        apply(sink, many(50))
-    assert rows(replica) == [(key, None, "n", None) for key in range(1000, 1050)]
+        apply(sink, many(100))
+    assert rows(replica) == [(key, None, "n", None) for key in range(1000, 1100)]
 
 
 def test_a_truncate_stands_between_what_came_before_and_after(
@@ -389,30 +390,28 @@ def test_odd_names_and_a_key_of_several_columns_in_another_order(
         ("k a", "k%b"),
     )
 
+    two = long_bytes(2)
+
     def change(op: str, key: bytes, after: bytes | None) -> Delivered:
         return event("c", 1, table=odd, collection="odd")._replace(op=op, key=key, after=after)  # type: ignore[arg-type]
 
-    for extra in (0, 40):
+    for extra in (0, 100):
         apply(
             sink,
             [
                 change("c", b"\x02\x04", b"\x02\x08\x04\x02"),
                 change("c", b"\x02\x06", b"\x00\x06\x02"),
                 *(
-                    change("c", bytes((4, 2 * n)), bytes((0, 2 * n, 4)))
+                    change("c", two + long_bytes(n), b"\x00" + long_bytes(n) + two)
                     for n in range(10, 10 + extra)
                 ),
             ],
         )
         apply(sink, [change("d", b"\x02\x06", None)])
-        assert (
-            rows(replica, '"a ""%s"" b"."t%t.x"')
-            == [
-                *((None, n, 2) for n in range(10, 10 + extra)),
-                (4, 2, 1),
-            ]
-            or extra
-        )
+        assert set(rows(replica, '"a ""%s"" b"."t%t.x"')) == {
+            (4, 2, 1),
+            *((None, n, 2) for n in range(10, 10 + extra)),
+        }
 
 
 def test_what_the_replica_cannot_hold_is_rejected(sink: PostgresStore, replica: Connection) -> None:
@@ -458,7 +457,7 @@ def test_a_restart_finds_the_checkpoint(replica_dsn: str) -> None:
     assert first.claim("sink", "p") == SinkCheckpoint("p", None)
     one, two = TopicPartition("p.shop.items", 0), TopicPartition("p.shop.items", 1)
     transaction = first.begin()
-    transaction.apply(many(30))
+    transaction.apply(many(100))
     transaction.save(
         SinkCheckpoint("p", Position(1, 8, 3), "cluster", {one: Resume(5, "id", 2), two: Resume(1)})
     )
@@ -516,7 +515,7 @@ def test_an_owner_stopped_in_mid_transaction_is_replaced_at_once_and_takes_no_ef
     zombie.claim("sink", "p")
     apply(zombie, [event("c", 1, (1, "zombie", None, None))], lsn=800)
     held = zombie.begin()
-    held.apply([event("u", 1, (1, "never", None, None)), *many(40)])
+    held.apply([event("u", 1, (1, "never", None, None)), *many(100)])
     if stopped_at == "saved":
         held.save(at(1600))
     begun = time.monotonic()
@@ -597,10 +596,10 @@ def test_a_role_without_privileges_beyond_its_tables_is_enough(
         zombie, owner = store(replica_dsn, **plain), store(replica_dsn, **plain)
         zombie.claim("sink", "p")
         held = zombie.begin()
-        held.apply(many(40))
+        held.apply(many(100))
         held.save(at(100))
         assert owner.claim("sink", "p").position is None
-        apply(owner, many(40))
+        apply(owner, many(100))
         with pytest.raises(Fenced):
             held.commit()
         assert "session_replication_role" in caplog.text
