@@ -58,7 +58,8 @@ def prepare(
     with translated(f"preparing publication {name}"):
         present = find(connection, name)
         if present is None:
-            return _create(connection, settings, selected)
+            _create(connection, settings, selected)
+            return True
         _check(name, present, settings)
         missing = sorted(set(selected) - members(connection, name))
         if not missing:
@@ -74,6 +75,16 @@ def prepare(
             )
         )
         return True
+
+
+def outrun(connection: psycopg.Connection[Any]) -> None:
+    """End a transaction whose xid is above every one that runs now.
+
+    A snapshot's xmax is one past the newest transaction that *ended*, so those that run can be above it. From here on
+    they are below: whoever waits until xmin has passed an xmax taken after this has waited for all of them.
+    """
+    with translated("taking a transaction id"):
+        connection.execute("SELECT pg_current_xact_id()")
 
 
 def find(connection: psycopg.Connection[Any], name: str) -> Publication | None:
@@ -101,7 +112,7 @@ def published(connection: psycopg.Connection[Any], name: str, table: TableId) ->
 
 def _create(
     connection: psycopg.Connection[Any], settings: SourceSettings, selected: Sequence[TableId]
-) -> bool:
+) -> None:
     name = settings.publication
     if settings.autocreate == "disabled":
         raise ConfigError(
@@ -119,7 +130,6 @@ def _create(
     connection.execute(
         sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(name)) + what + options
     )
-    return True
 
 
 def _check(name: str, present: Publication, settings: SourceSettings) -> None:

@@ -58,7 +58,10 @@ class PostgresSource:
         selected = self._selected()
         preflight.check_selected([table.id for table in selected], settings.selection.wanted)
         preflight.check_tables(side, selected)
-        return publication.prepare(side, settings, [table.id for table in selected])
+        changed = publication.prepare(side, settings, [table.id for table in selected])
+        # Even when nothing changed: a predecessor may have changed it, and died before it noted so.
+        publication.outrun(side)
+        return changed
 
     def tables(self) -> Sequence[Table]:
         """Selected tables that the publication holds."""
