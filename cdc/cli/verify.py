@@ -114,10 +114,10 @@ def _shown_progress() -> Iterator[OnProgress]:
 
 def _show(report: Report, console: Console) -> None:
     view = Table(box=None, pad_edge=False, header_style="bold")
-    view.add_column("table")
-    view.add_column("verdict")
-    for name in ("rows", "coverage", "differences", "repaired", "seconds"):
-        view.add_column(name, justify="right")
+    view.add_column("table", no_wrap=True)
+    view.add_column("verdict", no_wrap=True)
+    for name in ("rows", "coverage", "differ", "repaired", "seconds"):
+        view.add_column(name, justify="right", no_wrap=True)
     view.add_column("reason", overflow="fold")
     for table in report.tables:
         view.add_row(
