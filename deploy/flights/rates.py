@@ -1,0 +1,71 @@
+"""Counts what the two tasks do, over their deaths: a task's own counters begin anew with each process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from deploy.flights.pipeline import Pipeline
+
+_EVERY = 0.2  # seconds
+
+
+class EventCount:
+    """The sum of what a series of processes counted, each from 0."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._pid: int | None = None
+        self._last = 0
+
+    def saw(self, pid: int | None, events: int) -> None:
+        """A process's counter now."""
+        if pid is None:
+            return
+        if pid != self._pid:
+            self._pid, self._last = pid, 0
+        self.events += max(0, events - self._last)
+        self._last = max(events, self._last)
+
+
+class Rates:
+    """Watches the pipeline's status from ``with`` to its end."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.counts = {"source": EventCount(), "sink": EventCount()}
+        self._pipeline = pipeline
+        self._began = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._look(first=True)
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def per_second(self, role: str) -> float:
+        """Events a second since the beginning."""
+        return self.counts[role].events / max(0.001, time.monotonic() - self._began)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_EVERY):
+            self._look(first=False)
+
+    def _look(self, *, first: bool) -> None:
+        for role, count in self.counts.items():
+            task = self._pipeline.task(role)
+            count.saw(task.get("pid"), int(task.get("events", 0)))
+            if first:
+                count.events = 0

@@ -1,0 +1,147 @@
+"""What the demonstration shows: a line that moves for the stage at work, lines that stay for what is done.
+
+Where standard output is no terminal every line is plain and comes once, the moving one every five seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+_PLAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """One stage: ``text`` says how it is now; ``done`` of ``total`` fills a bar, none when ``total`` is 0.
+
+    ``watch`` is called before each drawing, from another thread, to bring these up to date.
+    """
+
+    name: str
+    text: str = ""
+    done: float = 0.0
+    total: float = 0.0
+    watch: Callable[[], None] = lambda: None
+    _notes: list[Text] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
+    _spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def line(self, mark: RenderableType) -> Table:
+        """Mark, name, bar, text, and the time it took so far."""
+        line = Table.grid(padding=(0, 1), expand=False)
+        line.add_column(width=1)
+        line.add_column(width=10)
+        cells: list[RenderableType] = [mark, Text(self.name, style="bold")]
+        if self.total:
+            line.add_column(width=22)
+            cells.append(ProgressBar(self.total, min(self.done, self.total), width=22))
+        line.add_column(no_wrap=True)
+        line.add_row(*cells, Text(self.text) + Text(f"  {self.seconds:.0f} s", style="dim"))
+        return line
+
+    def moving(self) -> Group:
+        """The stage while it works, with its notes."""
+        self.watch()
+        return Group(self.line(self._spinner), *self._notes)
+
+    def ended(self, *, well: bool) -> Group:
+        """The stage when it is over."""
+        self.total = 0.0
+        return Group(self.line(_mark(well)), *self._notes)
+
+
+class Screen:
+    """Stages, one after the other, and the checks that were made in them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.failed: list[str] = []
+        self._stage: Stage | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Show a stage while the block runs."""
+        stage = self._stage = Stage(name)
+        well = False
+        try:
+            with self._moving(stage):
+                yield stage
+            well = True
+        finally:
+            self._stage = None
+            if self.console.is_terminal:
+                self.console.print(stage.ended(well=well))
+            elif well:
+                self.console.print(
+                    f"✔ {name}: {stage.text}  {stage.seconds:.0f} s",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+
+    def note(self, text: str) -> None:
+        """A line that stays, beneath the stage at work."""
+        self._keep(Text(f"    {text}", style="dim" if self.console.is_terminal else ""))
+
+    def check(self, what: str, *, held: bool, found: str = "") -> None:
+        """A line that stays: what had to hold, whether it did, and what was found."""
+        line = Text("    ") + _mark(held) + Text(f" {what}" + (f": {found}" if found else ""))
+        if not held:
+            line.stylize("red")
+            self.failed.append(what)
+        self._keep(line)
+
+    def _keep(self, line: Text) -> None:
+        if self._stage is not None and self.console.is_terminal:
+            self._stage._notes.append(line)  # noqa: SLF001 - the stage is this screen's own
+        else:
+            self.console.print(line, soft_wrap=True)
+
+    @contextmanager
+    def _moving(self, stage: Stage) -> Iterator[None]:
+        if self.console.is_terminal:
+            with Live(
+                get_renderable=stage.moving,
+                console=self.console,
+                refresh_per_second=8,
+                transient=True,
+            ):
+                yield
+            return
+        over = threading.Event()
+        teller = threading.Thread(target=self._tell, args=(stage, over), daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
+
+    def _tell(self, stage: Stage, over: threading.Event) -> None:
+        told = ""
+        while not over.wait(_PLAIN_SECONDS):
+            stage.watch()
+            part = f" {min(1.0, stage.done / stage.total):.0%}" if stage.total else ""
+            line = f"… {stage.name}{part} {stage.text}"
+            if line != told:
+                self.console.print(line, soft_wrap=True, highlight=False)
+            told = line
+
+
+def _mark(well: bool) -> Text:  # noqa: FBT001 - the one thing it is told
+    return Text("✔", style="green") if well else Text("✘", style="red")
