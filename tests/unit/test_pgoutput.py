@@ -250,6 +250,32 @@ def test_a_widened_column_stays_so_when_the_relation_comes_again() -> None:
     assert found[0].table is found[1].table
 
 
+def test_a_widened_column_stays_so_when_the_relation_changes() -> None:
+    made = decoder(a_not_null=True)
+    found = changes(
+        made.decode(
+            [begin(), relation(), insert(2, None, None), relation("f"), insert(3, "x", None)]
+        )
+    )
+    assert found[1].table.identity == "full"
+    assert found[1].table.columns[1].nullable
+
+
+def test_a_table_made_again_in_the_same_shape_is_the_same_object() -> None:
+    found = changes(
+        decoder().decode(
+            [
+                begin(),
+                relation(),
+                insert(1, "x", None),
+                relation(oid=OID + 1),
+                insert(2, "x", None, oid=OID + 1),
+            ]
+        )
+    )
+    assert found[0].table is found[1].table
+
+
 def test_the_table_is_the_same_object_until_its_shape_changes() -> None:
     made = decoder()
     found = changes(
