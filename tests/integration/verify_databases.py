@@ -32,7 +32,7 @@ def open_session(dsn: str) -> Connection:
 def table_of(connection: Connection, name: str, key: tuple[str, ...]) -> Table:
     """The row schema of a table of plain types."""
     rows = connection.execute(_ATTRIBUTES, (f"public.{name}",)).fetchall()
-    columns = tuple(column_of(Attribute(*row[:7], labels=tuple(row[7]))) for row in rows)
+    columns = tuple(column_of(Attribute(*row[:7], None, tuple(row[7]))) for row in rows)
     return Table(TableId("public", name), columns, key)
 
 
