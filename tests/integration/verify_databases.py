@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from cdc.protocols import Bucket
-from cdc.table import Table, TableId
+from cdc.table import Column, Table, TableId
 from connectors.postgres.connection import connect
 from connectors.postgres.range_reader import PostgresRangeReader
 from connectors.postgres.types import Attribute, column_of
@@ -32,8 +32,15 @@ def open_session(dsn: str) -> Connection:
 def table_of(connection: Connection, name: str, key: tuple[str, ...]) -> Table:
     """The row schema of a table of plain types."""
     rows = connection.execute(_ATTRIBUTES, (f"public.{name}",)).fetchall()
-    columns = tuple(column_of(Attribute(*row[:7], None, tuple(row[7]))) for row in rows)
+    columns = tuple(_column(row) for row in rows)
     return Table(TableId("public", name), columns, key)
+
+
+def _column(row: tuple[Any, ...]) -> Column:
+    name, oid, typmod, not_null, formatted, typtype, type_name, labels = row
+    return column_of(
+        Attribute(name, oid, typmod, not_null, formatted, typtype, type_name, labels=tuple(labels))
+    )
 
 
 @contextmanager
