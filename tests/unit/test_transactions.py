@@ -363,6 +363,18 @@ def test_no_row_is_let_in_beyond_the_budget_while_the_begin_of_the_head_is_unrea
     assert feed.row(100, 50, size=BIG)
 
 
+def test_dead_rows_in_front_of_the_head_are_read_away_when_memory_is_full() -> None:
+    feed = Feed(budget=BUDGET)
+    feed.begin(100)
+    feed.begin(108)
+    feed.end(108, items=2)
+    feed.row(116, 1, size=BUDGET)
+    assert feed.assembler.needs(Position(1, 100, 1)), "rows of 108 stand behind it in its partition"
+    used = feed.assembler.used
+    assert feed.row(100, 1, size=BIG)
+    assert feed.assembler.used == used
+
+
 def test_marks_are_kept_out_only_when_the_head_has_its_end() -> None:
     feed = Feed(budget=BUDGET)
     feed.begin(100)
