@@ -146,7 +146,7 @@ class Backfill:
 
     def at_fence(self, fence: Fence, lsn: int) -> Admission:
         """Our own fence was met in the log at ``lsn``: its rows enter here, or its read is void."""
-        for read in self._readers.collect():
+        for read in self._readers.collect(fence.id):
             self._arrived(read)
         flight = self._flights.pop(fence.id, None)
         if flight is None or flight.rows is None:

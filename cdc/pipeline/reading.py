@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from cdc.protocols import FencedReader
 from cdc.table import TableId
 
 OpenReader = Callable[[ConnectorConfig], FencedReader]
+
+_HANDING_OVER = 30.0
+_SLICE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Read:
 
 
 class Readers(Protocol):
-    """Takes jobs, gives reads. A read's rows are collected no later than its fence can be met in the log."""
+    """Takes jobs, gives reads. A read's rows are on their way before its fence can be met in the log."""
 
     def idle(self) -> bool:
         """Whether a job given now would start at once."""
@@ -59,8 +63,11 @@ class Readers(Protocol):
         """Start the job. Only when `idle`."""
         ...
 
-    def collect(self) -> list[Read]:
-        """What has come in since the last call, in the order of its fences. Raises Unreachable if a reader died."""
+    def collect(self, met: str = "") -> list[Read]:
+        """What has come in since the last call, in the order of its fences. Raises Unreachable if a reader died.
+
+        ``met`` is a fence that was met in the log: its job's read, if there is one, is waited for.
+        """
         ...
 
     def close(self) -> None:
@@ -87,8 +94,8 @@ class ReaderProcesses:
             self._processes.append(process)
         process.give(job)
 
-    def collect(self) -> list[Read]:
-        return [read for process in self._processes for read in process.collect()]
+    def collect(self, met: str = "") -> list[Read]:
+        return [read for process in self._processes for read in process.collect(met)]
 
     def close(self) -> None:
         while self._processes:
@@ -126,7 +133,19 @@ class _ReaderProcess:
         except OSError as error:
             raise Unreachable("a backfill reader process has ended") from error
 
-    def collect(self) -> list[Read]:
+    def collect(self, met: str) -> list[Read]:
+        """See `Readers`. The log can be quicker than the pipe: the rows are in it, and soon received."""
+        deadline = time.monotonic() + _HANDING_OVER
+        reads: list[Read] = []
+        while True:
+            reads += self._take()
+            if met not in self._busy:
+                return reads
+            if time.monotonic() > deadline:
+                raise Unreachable("a backfill reader process does not hand over what it read")
+            time.sleep(_SLICE)
+
+    def _take(self) -> list[Read]:
         reads = []
         while self._arrived:
             read = self._arrived.popleft()
@@ -167,12 +186,24 @@ def _serve(pipe: Connection, open_reader: OpenReader, config: ConnectorConfig) -
             reader = reader or open_reader(config)
             _read(pipe, reader, job)
         except CdcError as error:
-            pipe.send(Read(job, None, error))
             if reader is not None:
                 reader.close()
                 reader = None
+            if not _sent(pipe, Read(job, None, error)):
+                break
+        except BrokenPipeError:
+            break
     if reader is not None:
         reader.close()
+
+
+def _sent(pipe: Connection, read: Read) -> bool:
+    """Whether capture is still there to take it."""
+    try:
+        pipe.send(read)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _read(pipe: Connection, reader: FencedReader, job: Job) -> None:

@@ -169,7 +169,7 @@ class SimulatedSource:
         self.reading.append(_Reading(job, self.snapshot(), found))
         self.arrived.append(Read(job, found))
 
-    def collect(self) -> list[Read]:
+    def collect(self, met: str = "") -> list[Read]:
         arrived, self.arrived = self.arrived, []
         return arrived
 
