@@ -217,7 +217,7 @@ class EventEncoder:
             sent += 1
             framed_key = None if key is None else key_frame + key
             if before is None:
-                rows = only_after + after if after is not None else _no_image(change_table, op)
+                rows = only_after + after if after is not None else target.neither
             elif after is None:
                 rows = only_before + before + b"\x00"
             else:
@@ -351,10 +351,6 @@ class EventEncoder:
             )
             known = self._frames[subject] = frame(self._registry.register(subject, text))
         return known
-
-
-def _no_image(table: Table, op: str) -> bytes:
-    raise ValueError(f"a change {op!r} of {table.id} without before and after")
 
 
 def _headers(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from cdc.checkpoint import SourceCheckpoint
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
+from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
@@ -112,7 +113,11 @@ class Capture:
     def _turn(self) -> None:
         busy = self._outstanding or self._backfill.busy
         patience = _PATIENCE_WHEN_BUSY if busy else _PATIENCE
-        self._take(self._source.read(patience))
+        items = self._source.read(patience)
+        if items:
+            reach("capture.after-read")
+            self._take(items)
+            reach("capture.after-write")
         self._backfill.step()
         self._acknowledge()
         self._save()
@@ -180,6 +185,7 @@ class Capture:
     # --- fences and signals ----------------------------------------------------------------------------------
 
     def _fence(self, fence: Fence, lsn: int) -> None:
+        self._judge.reached(lsn - 1)
         if fence.kind in ("backfill", "repair"):
             self._admit(self._backfill.at_fence(fence, lsn))
         else:
@@ -257,6 +263,7 @@ class Capture:
             for topic in topics
             for number in range(self._partitions(topic))
         }
+        reach("capture.before-watermark")
         self._writer.write([self._encoder.watermark(replace(watermark, ends=ends))])
         self._writer.mark(_Published(step))
         self._outstanding += 1
@@ -273,13 +280,19 @@ class Capture:
         checkpoint = self._progress.checkpoint
         if checkpoint != self._saved:
             self._saved = checkpoint
-            self._saving = self._saver.submit(self._checkpoints.save, self._connector, checkpoint)
+            self._saving = self._saver.submit(self._store, checkpoint)
             self._save_due = now + _SAVE_SECONDS
+
+    def _store(self, checkpoint: SourceCheckpoint) -> None:
+        reach("capture.before-save")
+        self._checkpoints.save(self._connector, checkpoint)
+        reach("capture.after-save")
 
     def _saved_now(self) -> None:
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
+            reach("capture.before-confirm")
             self._source.confirm(self._saved.lsn)
 
     def _look(self) -> None:
