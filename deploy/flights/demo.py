@@ -167,9 +167,8 @@ class Demo:
         with self._screen.stage("repair") as stage:
             planted = plant(self._cluster.replica.dsn)
             self.results.planted = len(planted)
-            stage.text = "planted behind the pipeline's back: " + "; ".join(
-                sorted(map(str, planted))
-            )
+            stage.text = "planted behind the pipeline's back; verifying"
+            self._screen.note("planted in the replica: " + "; ".join(sorted(map(str, planted))))
             status, report = self.pipeline.verify()
             found = named(report)
             self.results.found = len(found)
@@ -178,6 +177,7 @@ class Demo:
                 held=status == _DIFF and found == planted,
                 found=f"status {status}; " + ("; ".join(sorted(map(str, found))) or "nothing"),
             )
+            stage.text = "repairing through the pipeline"
             status, report = self.pipeline.verify("--repair")
             repaired = named(report, "repaired")
             self.results.repaired = len(repaired)
@@ -189,6 +189,7 @@ class Demo:
             report = self._check_verified("verification after the repair", whole=True)
             self.results.left = len(named(report))
             self.results.rows = self._check_compared("plain SQL after the repair")
+            stage.text = "three corruptions planted, found and repaired"
 
     def _check_verified(self, what: str, *, whole: bool) -> dict[str, Any]:
         """Run a verification: it must find every table OK, and with ``whole`` leave out no row."""

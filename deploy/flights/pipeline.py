@@ -80,12 +80,14 @@ class Pipeline:
             self._process = None
 
     def check(self) -> None:
-        """Raise Failed if it ended by itself."""
-        if self._process is not None and not self._process.alive():
-            said = (
-                self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-            )
-            raise Failed(f"the pipeline ended: {last_words(said)}", f"see {self.log}")
+        """Raise Failed if it ended by itself, with what the task said that failed."""
+        if self._process is None or self._process.alive():
+            return
+        for role in ("source", "sink"):
+            if error := self.task(role).get("error"):
+                raise Failed(f"the pipeline ended: {role}: {error}", f"see {self.log}")
+        said = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        raise Failed(f"the pipeline ended: {last_words(said)}", f"see {self.log}")
 
     def task(self, role: str) -> dict[str, Any]:
         """The source's or the sink's task as its supervisor saw it last; empty before the first time."""
@@ -96,7 +98,10 @@ class Pipeline:
         return next((task for task in tasks if task["role"] == role), {})
 
     def verify(self, *options: str) -> tuple[int, dict[str, Any]]:
-        """``cdc verify run --json``: its exit status and its report; Failed when it gives none."""
+        """``cdc verify run --json``: its exit status and its report, kept in ``logs/verify.log`` too.
+
+        Raises Failed when it gives none.
+        """
         answer = subprocess.run(
             self._command("verify", "run", *_FILES, "--json", *options),
             capture_output=True,
@@ -111,6 +116,8 @@ class Pipeline:
                 f"cdc verify run ended with status {answer.returncode}: {last_words(answer.stderr)}",
                 f"see {self.log}",
             ) from error
+        with self._directory.log("verify").open("a", encoding="utf-8") as log:
+            log.write(answer.stdout)
         return answer.returncode, report
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:

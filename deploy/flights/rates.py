@@ -13,21 +13,16 @@ _EVERY = 0.2  # seconds
 
 
 class EventCount:
-    """The sum of what a series of processes counted, each from 0."""
+    """The sum of what a series of processes counted, each from 0: a lower number is another process's."""
 
     def __init__(self) -> None:
         self.events = 0
-        self._pid: int | None = None
         self._last = 0
 
-    def saw(self, pid: int | None, events: int) -> None:
-        """A process's counter now."""
-        if pid is None:
-            return
-        if pid != self._pid:
-            self._pid, self._last = pid, 0
-        self.events += max(0, events - self._last)
-        self._last = max(events, self._last)
+    def saw(self, events: int) -> None:
+        """The counter now."""
+        self.events += events - (self._last if events >= self._last else 0)
+        self._last = events
 
 
 class Rates:
@@ -65,7 +60,6 @@ class Rates:
 
     def _look(self, *, first: bool) -> None:
         for role, count in self.counts.items():
-            task = self._pipeline.task(role)
-            count.saw(task.get("pid"), int(task.get("events", 0)))
+            count.saw(int(self._pipeline.task(role).get("events", 0)))
             if first:
                 count.events = 0

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deploy.flights.kills import Kill
 from deploy.flights.latency import Percentiles, Sample, percentiles
 from deploy.flights.traffic import Totals
+
+_NAME = 15
+"""Width of the table's names."""
 
 
 @dataclass(slots=True)
@@ -32,17 +36,21 @@ class Results:
     running: Sequence[tuple[str, str]] = ()
 
     def show(self, console: Console) -> None:
-        """Print the table."""
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(style="bold", no_wrap=True)
+        """Print the table; no line of it is broken where standard output is no terminal."""
+        console.print()
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True, width=_NAME)
         table.add_column(overflow="fold")
         for name, value in self.lines():
-            table.add_row(name, value)
-        console.print()
-        console.print(table, highlight=False, soft_wrap=not console.is_terminal)
-        # Whole lines, so that an address can be copied from a narrow terminal.
-        for name, value in self.running:
-            console.print(f"{name:17}{value}", soft_wrap=True, highlight=False, markup=False)
+            if console.is_terminal:
+                table.add_row(name, value)
+            else:
+                console.print(f"{name:{_NAME}}  {value}", soft_wrap=True, highlight=False)
+        if console.is_terminal:
+            console.print(table, highlight=False)
+        for name, value in self.running:  # whole lines, to be copied from a narrow terminal
+            shown = Text(f"{name:{_NAME}}  ", style="bold") + Text(value, style="not bold")
+            console.print(shown, soft_wrap=True)
 
     def lines(self) -> list[tuple[str, str]]:
         """Names and values."""
