@@ -57,6 +57,20 @@ class Registry:
         self._opener = urllib.request.build_opener(*handlers)
         self._ids: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, str] = {}
+        self._answered = False
+
+    def reach(self) -> None:
+        """Ask for something small, unless it has answered before: Unreachable when no registry answers.
+
+        ConfigError when it refuses the credentials.
+        """
+        if not self._answered:
+            doing = "asking which types of schema there are"
+            try:
+                self._ask(doing, "/schemas/types")
+            except _Answered as error:
+                if error.status in (401, 403):
+                    raise error.translated(doing, "") from error
 
     def register(self, subject: str, schema: str) -> int:
         """The id of this Avro schema (JSON text) under the subject; registered if it was not.
@@ -113,11 +127,13 @@ class Registry:
                 with error:
                     answered = _Answered(error.code, _message(error))
                 if answered.status < 500 and answered.status not in (408, 429):
+                    self._answered = True
                     raise answered from error
                 failure = answered
             except (OSError, HTTPException, ValueError) as error:
                 failure = error
             else:
+                self._answered = True
                 return content if isinstance(content, dict) else {}
         where = ", ".join(address for address, _ in self._servers)
         raise Unreachable(

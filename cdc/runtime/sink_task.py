@@ -25,17 +25,21 @@ def apply_events(
         raise ConfigError(f"{plugin.name} cannot be a sink")
     open_store = plugin.open_store
     cluster = kafka_cluster(config)
+    registry = schema_registry(config)
     budget = config["memory.mb"] << 20
+
+    def open_reader() -> KafkaTopicReader:
+        registry.reach()
+        return KafkaTopicReader(
+            cluster, budget_bytes=budget // 2, overrides=config["consumer.override.*"]
+        )
+
     applier = Applier(
         config.name,
         Selection(config["topic.prefix"], config["topics"], config["topics.regex"]),
-        lambda: KafkaTopicReader(
-            cluster,
-            budget_bytes=budget // 2,
-            overrides=config["consumer.override.*"],
-        ),
+        open_reader,
         lambda: open_store(config),
-        EventDecoder(prefix=config["topic.prefix"], registry=schema_registry(config)),
+        EventDecoder(prefix=config["topic.prefix"], registry=registry),
         ApplySettings(
             memory_bytes=budget,
             commit_bytes=config["max.commit.bytes"],

@@ -33,6 +33,8 @@ def capture_once(
     if plugin.open_source is None or plugin.open_reader is None:
         raise ConfigError(f"{plugin.name} cannot be a source")
     with ExitStack() as held:
+        registry = schema_registry(config)
+        registry.reach()
         cluster = kafka_cluster(config)
         source = plugin.open_source(config)
         held.callback(source.close)
@@ -67,7 +69,7 @@ def capture_once(
             prefix=prefix,
             database=checkpoint.identity.database,
             generation=checkpoint.generation,
-            registry=schema_registry(config),
+            registry=registry,
             partition=Partitions(topics),
             partitions=topics.count,
         )

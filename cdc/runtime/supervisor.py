@@ -126,6 +126,7 @@ class _Task:
         self._started = 0.0
         self._wait = 1.0
         self._not_before = 0.0
+        self._failed: dict[str, Any] = {}
 
     def look(self) -> int:
         """Start the task, or see how it is. The exit status it failed with for good, else 0."""
@@ -150,6 +151,7 @@ class _Task:
         elif self._deadline is not None and time.monotonic() > self._deadline:
             if self.status.state == "unreachable":
                 self.status.state = "failed"
+                self._failed = self.status.said
                 return EXIT_UNREACHABLE
             self._deadline = time.monotonic() + _TURN
         return EXIT_OK
@@ -169,10 +171,9 @@ class _Task:
         except subprocess.TimeoutExpired:
             log.warning("%s did not stop in time and is killed", self.status.name)
             self._process.kill()
-        said = self.status.said
         self._collect()
         if self.status.state == "failed":
-            self.status.said = said  # why, not that it then stopped
+            self.status.said = self._failed  # why, not that it then stopped
         else:
             self.status.state = "stopped"
 
