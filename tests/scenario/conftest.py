@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.scenario.logs import assert_tidy
 from tests.scenario.pipeline import Pipeline
 
 MakePipeline = Callable[..., Pipeline]
+
+
+@contextmanager
+def pipelines(folder: Path, **usual: Any) -> Iterator[MakePipeline]:
+    """Makes pipelines, not started, each in a folder of its own; at the end they are killed and their logs looked at."""
+    with ExitStack() as made:
+        numbers = itertools.count(1)
+
+        def make(**settings: Any) -> Pipeline:
+            place = folder / f"pipeline-{next(numbers)}"
+            place.mkdir()
+            pipeline = Pipeline(place, **{**usual, **settings})
+            made.callback(assert_tidy, pipeline.log)
+            made.callback(pipeline.kill)
+            return pipeline
+
+        yield make
 
 
 @pytest.fixture
@@ -23,31 +44,21 @@ def make_pipeline(
     registry_url: str,
     prefix: str,
 ) -> Iterator[MakePipeline]:
-    """Makes a pipeline over this test's databases, not started; it is killed at the end."""
-    with ExitStack() as made:
-
-        def make(**settings: Any) -> Pipeline:
-            given: dict[str, Any] = {
-                "source_dsn": source_dsn,
-                "replica_dsn": replica_dsn,
-                "kafka": kafka,
-                "registry_url": registry_url,
-                "prefix": prefix,
-                **settings,
-            }
-            pipeline = Pipeline(tmp_path, **given)
-            made.callback(pipeline.kill)
-            return pipeline
-
+    """Makes pipelines over this test's databases."""
+    with pipelines(
+        tmp_path,
+        source_dsn=source_dsn,
+        replica_dsn=replica_dsn,
+        kafka=kafka,
+        registry_url=registry_url,
+        prefix=prefix,
+    ) as make:
         yield make
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """The seed of a randomised test: fixed by the test's name, printed, changed with CDC_SEED."""
-    import os
-    import zlib
-
     chosen = int(os.environ.get("CDC_SEED", zlib.crc32(request.node.name.encode()) % 10_000))
     print(f"seed {chosen} (repeat with CDC_SEED={chosen})")
     return chosen

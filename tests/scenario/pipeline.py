@@ -161,6 +161,14 @@ class Pipeline:
         os.kill(pid, number)
         return pid
 
+    def wait_running(self) -> None:
+        """Wait until every task of `start` runs."""
+        self._wait(
+            "every task runs",
+            lambda: bool(self.tasks()) and all(t["state"] == "running" for t in self.tasks()),
+            60,
+        )
+
     def wait_restarted(self, role: str) -> None:
         """Wait until the task runs again after `signal_task` ended it."""
         wait_for(

@@ -10,18 +10,7 @@ import pytest
 
 from tests.scenario import bank
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.pipeline import Pipeline, rows
-
-
-def assert_equal(pipeline: Pipeline) -> None:
-    for table in bank.TABLES:
-        assert rows(pipeline.replica_dsn, table) == rows(pipeline.source_dsn, table), table
-
-
-def start_bank(pipeline: Pipeline) -> None:
-    bank.create(pipeline.source_dsn)
-    pipeline.start()
-    pipeline.catch_up()
+from tests.scenario.equality import assert_equal, assert_once, start_bank, watch_effects
 
 
 def test_first_copy_and_traffic(make_pipeline: MakePipeline, seed: int) -> None:
@@ -47,6 +36,7 @@ def test_ctrl_c_drains_and_the_next_start_resumes(make_pipeline: MakePipeline, s
             time.sleep(1)
             assert pipeline.stop() == 0
             pipeline.start()
+            pipeline.wait_running()
         time.sleep(1)
     pipeline.catch_up()
     assert_equal(pipeline)
@@ -56,6 +46,7 @@ def test_ctrl_c_drains_and_the_next_start_resumes(make_pipeline: MakePipeline, s
 def test_sigkill_in_mid_traffic(make_pipeline: MakePipeline, seed: int, victim: str) -> None:
     pipeline = make_pipeline()
     start_bank(pipeline)
+    watch_effects(pipeline)
     chooser = random.Random(seed)
     with (
         bank.Traffic(pipeline.source_dsn, seed=seed),
@@ -69,11 +60,13 @@ def test_sigkill_in_mid_traffic(make_pipeline: MakePipeline, seed: int, victim: 
     pipeline.catch_up()
     assert auditor.audits > 20
     assert_equal(pipeline)
+    assert assert_once(pipeline) > 50
 
 
 def test_sigkill_of_everything_at_once(make_pipeline: MakePipeline, seed: int) -> None:
     pipeline = make_pipeline()
     start_bank(pipeline)
+    watch_effects(pipeline)
     with bank.Traffic(pipeline.source_dsn, seed=seed), bank.Auditor(pipeline.replica_dsn):
         for _ in range(2):
             time.sleep(1)
@@ -82,3 +75,4 @@ def test_sigkill_of_everything_at_once(make_pipeline: MakePipeline, seed: int) -
         time.sleep(1)
     pipeline.catch_up()
     assert_equal(pipeline)
+    assert assert_once(pipeline) > 50
