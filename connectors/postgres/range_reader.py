@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -17,6 +17,8 @@ from connectors.postgres.digests import Digests, Present
 from connectors.postgres.errors import translated
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import codec_of_column
+
+ToAvro = Callable[[str], bytes]
 
 _MASK = (1 << 64) - 1
 
@@ -63,6 +65,7 @@ class PostgresRangeReader:
             )
         self._digests = Digests(table, target, present, where)
         self._keys = TupleTranscoder(table.columns, table.key)
+        self._values: dict[str, ToAvro] = {}
 
     def digest(self, key_range: KeyRange, bucket_rows: int, row_limit: int) -> Sequence[Bucket]:
         """Ends first, from the index alone where that can be; then the digests between them.
@@ -145,13 +148,29 @@ class PostgresRangeReader:
         return {key: self._row_of(texts) for key, texts in self.texts(keys).items()}
 
     def _row_of(self, texts: Mapping[str, str | None]) -> bytes:
-        return b"".join(_avro(column, texts[column.name]) for column in self._table.columns)
+        return b"".join(self._field(column, texts[column.name]) for column in self._table.columns)
 
     def _key_of(self, texts: Sequence[str]) -> bytes:
         return b"".join(
-            _avro_value(column, text)
+            self._value(column, text)
             for column, text in zip(self._table.key_columns, texts, strict=True)
         )
+
+    def _field(self, column: Column, text: str | None) -> bytes:
+        if text is None:
+            if not column.nullable:
+                raise Failed(
+                    f"column {column.name} holds a NULL that the source's schema does not allow"
+                )
+            return NULL
+        value = self._value(column, text)
+        return PRESENT + value if column.nullable else value
+
+    def _value(self, column: Column, text: str) -> bytes:
+        to_avro = self._values.get(column.name)
+        if to_avro is None:
+            to_avro = self._values[column.name] = _to_avro(column)
+        return to_avro(text)
 
     def _texts_of(self, key_range: KeyRange) -> tuple[Sequence[str] | None, Sequence[str] | None]:
         low, high = (None if key is None else self._keys.key_text(key) for key in key_range)
@@ -171,18 +190,13 @@ def _bucket(upto: bytes | None, count: int, first: Any, second: Any) -> Bucket:
     return Bucket(upto, count, (int(first) & _MASK, int(second) & _MASK))
 
 
-def _avro(column: Column, text: str | None) -> bytes:
-    if text is None:
-        if not column.nullable:
-            raise Failed(
-                f"column {column.name} holds a NULL that the source's schema does not allow"
-            )
-        return NULL
-    value = _avro_value(column, text)
-    return PRESENT + value if column.nullable else value
-
-
-def _avro_value(column: Column, text: str) -> bytes:
+def _to_avro(column: Column) -> ToAvro:
+    """A function from a value's text to its Avro bytes; it compiles code, so it is made once for many values."""
     codec = codec_of_column(column)
-    binary = codec.from_text(text.encode())
-    return encoder_of(codec)(len(binary).to_bytes(4, "big") + binary, 0)[0]
+    encode = encoder_of(codec)
+
+    def to_avro(text: str) -> bytes:
+        binary = codec.from_text(text.encode())
+        return encode(len(binary).to_bytes(4, "big") + binary, 0)[0]
+
+    return to_avro
