@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -201,7 +202,8 @@ class KafkaTopicWriter:
         self._marks.clear()
         self._lanes.clear()
         self._touched.clear()
-        self._producer.close()
+        with suppress(KafkaException):  # what was fatal to it was told already
+            self._producer.close()
 
     def _serve(self, seconds: float) -> None:
         """Let the client call back; it raises here what is fatal to it."""
