@@ -69,6 +69,7 @@ class ApplyStatus:
     streaming: bool = False
     tables: dict[str, TableState] = field(default_factory=dict)
     trouble: str = ""
+    remedy: str = ""
 
 
 class Applier:
@@ -135,15 +136,18 @@ class Applier:
     def _away(self, error: Unreachable) -> None:
         if self.status.state != "away" or self.status.trouble != error.what:
             log.warning("waiting: %s", error)
-        self._report("away", error.what)
+        self._report("away", error)
 
     def _report(
-        self, state: Literal["starting", "running", "away", "stopped"], trouble: str = ""
+        self,
+        state: Literal["starting", "running", "away", "stopped"],
+        trouble: Unreachable | None = None,
     ) -> None:
         if state == "running" and self.status.state == "away":
             log.info("going on: what was away is back")
         self.status.state = state
-        self.status.trouble = trouble
+        self.status.trouble = trouble.what if trouble else ""
+        self.status.remedy = trouble.remedy if trouble else ""
         self._on_progress(self.status)
 
 

@@ -98,11 +98,15 @@ class Capture:
         self._floor_passed = -1
         self.statistics = CaptureStatistics()
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Capture until ``stop`` says so. What was sent is acknowledged, stored and confirmed on return."""
+    def run(self, stop: Callable[[], bool], on_stream: Callable[[], None] = lambda: None) -> None:
+        """Capture until ``stop`` says so. What was sent is acknowledged, stored and confirmed on return.
+
+        ``on_stream`` is called once the source streams: until then it may be another's, or away.
+        """
         try:
             self._open_copies()
             self._source.start(self._saved.lsn)
+            on_stream()
             while not stop():
                 self._turn()
             self._drain()

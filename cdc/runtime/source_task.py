@@ -85,5 +85,4 @@ def capture_once(
             partitions=topics.count,
             pinned=lambda: topics,
         )
-        on_start(capture)
-        capture.run(stop)
+        capture.run(stop, lambda: on_start(capture))

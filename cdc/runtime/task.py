@@ -129,7 +129,7 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
 def _follow(report: Report, status: ApplyStatus) -> None:
     """Take over what apply says of itself."""
     if status.state == "away":
-        report.away(Unreachable(status.trouble))
+        report.away(Unreachable(status.trouble, status.remedy))
     elif status.state == "running" and report.state != "running":
         report.running(lambda: _sink_numbers(status))
 

@@ -13,7 +13,8 @@ from cdc.errors import ConfigError, Failed, Unreachable
 from cdc.protocols import Slot
 from connectors.postgres.errors import translated
 
-_PATIENCE = 30.0
+_PATIENCE = 30.0  # seconds until a session of ours that was terminated is gone
+_PATIENCE_WITH_OTHERS = 2.0
 _PAUSE = 0.25
 
 _FIND = """
@@ -92,23 +93,23 @@ def when_free(
     connector: str,
     name: str,
     attempt: Callable[[], None],
-    patience: float = _PATIENCE,
 ) -> None:
-    """Do what needs the slot as soon as nobody else holds it. Unreachable, naming the holder, after ``patience`` s.
+    """Do what needs the slot as soon as nobody else holds it. Unreachable, naming the holder, after a while.
 
     The walsender of a killed process lingers until its next send fails. It is terminated when it is our own
     connector's: whoever comes here has claimed the connector's checkpoint, so the holder is its predecessor.
     """
-    deadline = time.monotonic() + patience
+    began = time.monotonic()
     while True:
         try:
             attempt()
         except errors.ObjectInUse as error:
             with translated(f"waiting for slot {name}"):
                 holder = connection.execute(_HOLDER, (name,)).fetchone()
-                if holder and holder[1] == f"cdc/{connector}/log"[:63]:
+                ours = holder is None or holder[1] == f"cdc/{connector}/log"[:63]
+                if holder and ours:
                     connection.execute("SELECT pg_terminate_backend(%s)", (holder[0],))
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > (_PATIENCE if ours else _PATIENCE_WITH_OTHERS):
                 pid, application = holder or ("unknown", "")
                 raise Unreachable(
                     f"slot {name} is in use by pid {pid}{f' ({application})' if application else ''}",
