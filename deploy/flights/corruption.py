@@ -25,7 +25,7 @@ class Corruption(NamedTuple):
     key: str
 
     def __str__(self) -> str:
-        return f"{self.table} {self.key} {self.kind}"
+        return f"{self.table.removeprefix('public.')} {self.key} {self.kind}"
 
 
 def plant(replica_dsn: str) -> frozenset[Corruption]:

@@ -57,6 +57,7 @@ class Demo:
         self._cluster = cluster
         self._screen = screen
         self._options = options
+        self._meanwhile = ""
 
     def run(self) -> None:
         """All stages. Raises CdcError when one of them cannot go on; a check that fails is no error."""
@@ -118,12 +119,14 @@ class Demo:
                 stage.done = seconds
                 stage.text = (
                     f"{totals.committed:,} transactions, {totals.committed / seconds:,.0f}/s;"
-                    f" {totals.rows:,} rows, {totals.rows / seconds:,.0f}/s"
+                    f" {totals.rows:,} rows, {totals.rows / seconds:,.0f}/s{self._meanwhile}"
                 )
 
             stage.watch = watch
             self._disturb(traffic, probe)
+            self._meanwhile = "; verifying"
             self._check_verified("verification while traffic runs", whole=False)
+            self._meanwhile = ""
             self._let_pass(traffic, probe, self._options.seconds)
             probe.check()
             traffic.check()
@@ -137,7 +140,9 @@ class Demo:
         calm = self._options.seconds / 8
         for role, what in (("source", "capture"), ("sink", "the sink")):
             self._let_pass(traffic, probe, traffic.seconds + calm)
+            self._meanwhile = f"; {what} was killed"
             killed = kill(self.pipeline, probe, role, what)
+            self._meanwhile = ""
             self.results.kills.append(killed)
             self._screen.check(
                 f"SIGKILL of {what} (pid {killed.pid})",

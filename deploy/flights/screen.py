@@ -33,7 +33,7 @@ class Stage:
     done: float = 0.0
     total: float = 0.0
     watch: Callable[[], None] = lambda: None
-    _notes: list[Text] = field(default_factory=list)
+    notes: list[RenderableType] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="cyan"))
 
@@ -58,12 +58,12 @@ class Stage:
     def moving(self) -> Group:
         """The stage while it works, with its notes."""
         self.watch()
-        return Group(self.line(self._spinner), *self._notes)
+        return Group(self.line(self._spinner), *self.notes)
 
     def ended(self, *, well: bool) -> Group:
         """The stage when it is over."""
         self.total = 0.0
-        return Group(self.line(_mark(well)), *self._notes)
+        return Group(self.line(_mark(well)), *self.notes)
 
 
 class Screen:
@@ -96,21 +96,25 @@ class Screen:
 
     def note(self, text: str) -> None:
         """A line that stays, beneath the stage at work."""
-        self._keep(Text(f"    {text}", style="dim" if self.console.is_terminal else ""))
+        self._keep(Text("·", style="dim"), Text(text, style="dim"))
 
     def check(self, what: str, *, held: bool, found: str = "") -> None:
         """A line that stays: what had to hold, whether it did, and what was found."""
-        line = Text("    ") + _mark(held) + Text(f" {what}" + (f": {found}" if found else ""))
         if not held:
-            line.stylize("red")
             self.failed.append(what)
-        self._keep(line)
+        line = Text(what + (f": {found}" if found else ""), style="" if held else "red")
+        self._keep(_mark(held), line)
 
-    def _keep(self, line: Text) -> None:
-        if self._stage is not None and self.console.is_terminal:
-            self._stage._notes.append(line)  # noqa: SLF001 - the stage is this screen's own
-        else:
-            self.console.print(line, soft_wrap=True)
+    def _keep(self, mark: Text, line: Text) -> None:
+        if self._stage is None or not self.console.is_terminal:
+            self.console.print(Text("    ") + mark + Text(" ") + line, soft_wrap=True)
+            return
+        note = Table.grid(padding=(0, 1))  # a long line goes on below its own beginning
+        note.add_column(width=2)
+        note.add_column(width=1)
+        note.add_column()
+        note.add_row("", mark, line)
+        self._stage.notes.append(note)
 
     @contextmanager
     def _moving(self, stage: Stage) -> Iterator[None]:
