@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from cdc.verify.report import Difference, TableReport, Verdict
 from cdc.verify.settings import OnProgress, Phase, Progress
 
 _BUCKETS_AT_ONCE = 20  # of which row hashes are held in memory on both sides
+_PARTS_AT_ONCE = 50
 
 
 class _Chunk(NamedTuple):
@@ -42,7 +43,7 @@ class _Tally:
     unsettled: int = 0
     differing: dict[bytes, RowDifference] = field(default_factory=dict)
     repaired: dict[bytes, RowDifference] = field(default_factory=dict)
-    reason: str = ""
+    stopped: str = ""
 
 
 class TableRun:
@@ -69,6 +70,7 @@ class TableRun:
                 undecided = f"{self._tally.unsettled} keys changed at every look"
             if self._parts.settings.repair and self._tally.differing:
                 self._repair(fencing)
+                undecided = undecided or self._tally.stopped
         except Skipped as why:
             return self._report(started, skipped=why.reason)
         except Inconclusive as why:
@@ -127,18 +129,32 @@ class TableRun:
         most = _BUCKETS_AT_ONCE * settings.bucket_rows
         open_rows = sum(suspect.rows for suspect in suspects)
         for suspect in merged(suspects, most):
-            if self._enough():
-                return
-            keys = self._unequal_keys(fencing, suspect.key_range)
-            for first in range(0, len(keys), settings.keys_at_once):
-                if self._enough():
-                    return
-                settled = settle(fencing, keys[first : first + settings.keys_at_once])
-                self._tally.differing.update(settled.differing)
-                self._tally.unsettled += len(settled.unsettled)
+            for key_range in self._pieces(fencing, suspect, most):
+                keys = self._unequal_keys(fencing, key_range)
+                for first in range(0, len(keys), settings.keys_at_once):
+                    if self._enough():
+                        return
+                    settled = settle(fencing, keys[first : first + settings.keys_at_once])
+                    self._tally.differing.update(settled.differing)
+                    self._tally.unsettled += len(settled.unsettled)
+                self._progress("rows")
             open_rows -= suspect.rows
             self._tally.equal_rows = max(self._tally.equal_rows, self._tally.rows - open_rows)
-            self._progress("rows")
+
+    def _pieces(self, fencing: Fencing, suspect: Suspect, most: int) -> Iterator[KeyRange]:
+        """The range in parts of which each side has about ``most`` rows: the replica may have many more in it."""
+        after, upto = suspect.key_range
+        if suspect.rows <= most:
+            yield suspect.key_range
+            return
+        while True:
+            with fencing.replica_read() as (reader, _):
+                buckets = reader.digest(KeyRange(after, upto), most, _PARTS_AT_ONCE * most)
+            for bucket in buckets:
+                yield KeyRange(after, bucket.upto)
+                after = bucket.upto
+            if after == upto:
+                return
 
     def _unequal_keys(self, fencing: Fencing, key_range: KeyRange) -> list[bytes]:
         fence = fencing.new_id()
@@ -153,7 +169,9 @@ class TableRun:
         most = self._parts.settings.max_differences
         if len(self._tally.differing) < most:
             return False
-        self._tally.reason = f"stopped after {len(self._tally.differing)} differences"
+        self._tally.stopped = (
+            f"stopped after {len(self._tally.differing)} differences; there may be more"
+        )
         return True
 
     def _repair(self, fencing: Fencing) -> None:
@@ -175,7 +193,7 @@ class TableRun:
         return TableReport(
             table=str(self._table.id),
             verdict="SKIPPED" if skipped else verdict,
-            reason=skipped or undecided or tally.reason,
+            reason=skipped or undecided or tally.stopped,
             rows_compared=tally.rows,
             coverage=0.0 if skipped else self._coverage(),
             seconds=time.monotonic() - started,
@@ -189,7 +207,7 @@ class TableRun:
             return tally.equal_rows / max(self._estimate, tally.rows, 1)
         if not tally.rows:
             return 1.0
-        return (tally.equal_rows - tally.unsettled) / tally.rows
+        return max(0.0, (tally.equal_rows - tally.unsettled) / tally.rows)
 
     def _differences(self, found: dict[bytes, RowDifference]) -> tuple[Difference, ...]:
         mask = self._parts.settings.mask

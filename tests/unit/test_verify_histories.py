@@ -8,11 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdc.protocols import Hashes, KeyRange
 from cdc.verify import exact, parts
 from cdc.verify.job import verify
 from cdc.verify.report import Report
 from cdc.verify.settings import VerifySettings
-from tests.unit.verify_world import PREFIX, Decoder, Replica, Source, Topics, World, key_of
+from tests.unit.verify_world import (
+    PREFIX,
+    Decoder,
+    Reader,
+    Replica,
+    Source,
+    Topics,
+    World,
+    key_of,
+)
 
 SEEDS = st.integers(0, 2**32)
 
@@ -28,14 +38,24 @@ def _no_pauses() -> object:
     patch.undo()
 
 
-def run(world: World, *, repair: bool = False, timeout: float = 20.0) -> Report:
+def run(
+    world: World, *, repair: bool = False, timeout: float = 20.0, max_differences: int = 1000
+) -> Report:
     return verify(
         Source(world),
         Replica(world),
         lambda: Topics(world),
         Decoder(world),
         VerifySettings(
-            PREFIX, "sink", repair=repair, bucket_rows=5, read_ahead=0, timeout=timeout, attempts=8
+            PREFIX,
+            "sink",
+            repair=repair,
+            bucket_rows=5,
+            read_ahead=0,
+            timeout=timeout,
+            attempts=8,
+            keys_at_once=3,
+            max_differences=max_differences,
         ),
     )
 
@@ -113,6 +133,36 @@ def test_repair_goes_through_the_stream_and_leaves_no_difference(seed: int) -> N
     world.busy = False
     world.settle()
     assert world.replica == world.source
+
+
+def test_a_repair_of_some_differences_does_not_vouch_for_those_that_were_not_looked_at() -> None:
+    world = World(random.Random(1), busy=False)
+    for number in range(30):
+        del world.replica[key_of(number)]
+    report = run(world, repair=True, max_differences=6)
+    assert len(report.tables[0].repaired) == 6
+    assert report.verdict == "INCONCLUSIVE"
+    assert report.tables[0].reason == "stopped after 6 differences; there may be more"
+
+
+def test_a_range_of_which_only_the_replica_has_many_rows_is_read_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(random.Random(1), busy=False)
+    for number in range(1000, 1500):
+        world.replica[key_of(number)] = {"id": number, "a": 1, "b": "x"}
+    sizes: list[int] = []
+    hashes = Reader.hashes
+
+    def counted(reader: Reader, key_range: KeyRange) -> Hashes:
+        found = hashes(reader, key_range)
+        sizes.append(len(found.keys))
+        return found
+
+    monkeypatch.setattr(Reader, "hashes", counted)
+    report = run(world)
+    assert len(reported(report)) == 500
+    assert max(sizes) <= 20 * 5  # _BUCKETS_AT_ONCE of them
 
 
 def test_a_capture_that_stands_still_is_inconclusive() -> None:
