@@ -29,7 +29,7 @@ def run(cluster: Cluster, folder: Path, events: int, traffic: str = "mix") -> Th
         drain(stage, backlog, end)
         copy_per_s = _copy_rate(stage)
         sink = stage.start("sink")
-        stage.wait("the replica holds all", lambda: stage.pipeline.passed(end))
+        stage.wait("the replica holds all", lambda: stage.applied(end))
         ended = time.time()
         began = float(
             stage.on_replica("SELECT extract(epoch FROM claimed_at) FROM cdc.checkpoints")

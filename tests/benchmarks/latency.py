@@ -47,7 +47,8 @@ def run(cluster: Cluster, folder: Path, seconds: float) -> dict[str, Any]:
         assert stage.pipeline.stop() == 0
         stage.pipeline.start()
         sink, capture = stage.running("sink"), stage.running("source")
-        stage.pipeline.catch_up()
+        end = stage.pipeline.fence()
+        stage.wait("the replica is level", lambda: stage.applied(end))
         meters = {"capture": CpuMeter(capture), "sink": CpuMeter(sink)}
         with _replica_watch(stage, first) as watch:
             leg = _leg(stage, watch, "replica", 1_000, seconds, first)

@@ -53,7 +53,7 @@ def _peaks(cluster: Cluster, folder: Path, events: int, *, copied: bool) -> dict
             workload.plain(stage.source_dsn, events, size=events)
         stage.wait("the topic holds all", lambda: stage.topic_end.records() >= events)
         end = stage.pipeline.fence()
-        stage.wait("the replica holds all", lambda: stage.pipeline.passed(end))
+        stage.wait("the replica holds all", lambda: stage.applied(end))
         check_equal(stage)
         peaks = {"capture": peak_rss_mb(capture), "sink": peak_rss_mb(sink)}
         readers = [peak_rss_mb(pid) for pid in children(capture)]

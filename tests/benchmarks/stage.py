@@ -19,6 +19,7 @@ from tests.benchmarks import workload
 from tests.scenario.pipeline import Pipeline, wait_for
 
 _numbers = itertools.count(1)
+_LOOK = 0.01
 
 SERVER_SETTINGS = {"max_wal_size": "8GB"}
 """Beyond the defaults: no checkpoint of the server's falls into a run."""
@@ -52,6 +53,9 @@ class Stage:
         self.source_dsn = _database(cluster.source.dsn, self.prefix)
         self.replica_dsn = _database(cluster.replica.dsn, self.prefix)
         workload.create(self.source_dsn)
+        # Kept open: what waits for something asks often, and a new session each time would cost more than the answer.
+        self._source = psycopg.connect(self.source_dsn, autocommit=True, prepare_threshold=0)
+        self._replica = psycopg.connect(self.replica_dsn, autocommit=True, prepare_threshold=0)
         self.bootstrap = cluster.bootstrap_servers
         folder.mkdir()
         self.pipeline = Pipeline(
@@ -81,21 +85,21 @@ class Stage:
         return int(self.pipeline.task(role)["pid"])
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float = 300.0) -> None:
-        """Wait for the condition, looking every 5 ms; fail at once when the connectors have ended."""
+        """Wait for the condition, looking every 10 ms; fail at once when the connectors have ended."""
         deadline = time.monotonic() + seconds
         while not condition():
             alive = self.pipeline.alive()
             assert alive, f"cdc run has ended: {self.pipeline.log.read_text()[-2000:]}"
             assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
-            time.sleep(0.005)
+            time.sleep(_LOOK)
 
     def on_source(self, query: str, *arguments: object) -> Any:
         """The one value that a query at the source gives; None when it gives no row."""
-        return _value(self.source_dsn, query, *arguments)
+        return _value(self._source, query, *arguments)
 
     def on_replica(self, query: str, *arguments: object) -> Any:
         """The one value that a query at the replica gives; None when it gives no row."""
-        return _value(self.replica_dsn, query, *arguments)
+        return _value(self._replica, query, *arguments)
 
     def make_slot(self) -> None:
         """Let the source connector make its slot over the empty table, and stop it again."""
@@ -129,10 +133,24 @@ class Stage:
         )
         return int(lsn)
 
+    def applied(self, lsn: int) -> bool:
+        """Whether the replica's checkpoint covers the log below this position."""
+        if self.on_replica("SELECT to_regclass('cdc.checkpoints') IS NULL"):
+            return False
+        return bool(
+            self.on_replica(
+                "SELECT commit_lsn >= %s FROM cdc.checkpoints WHERE source = %s",
+                lsn - 1,
+                self.prefix,
+            )
+        )
+
     def close(self) -> None:
         """End the connectors and drop what fills the disk."""
         self.pipeline.kill()
         self.topic_end.close()
+        self._source.close()
+        self._replica.close()
 
 
 class TopicEnd:
@@ -169,7 +187,6 @@ def _database(dsn: str, name: str) -> str:
     return make_conninfo(dsn, dbname=name)
 
 
-def _value(dsn: str, query: str, *arguments: object) -> Any:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        row = connection.execute(query, arguments).fetchone()
+def _value(connection: psycopg.Connection[Any], query: str, *arguments: object) -> Any:
+    row = connection.execute(query, arguments or None).fetchone()
     return None if row is None else row[0]
