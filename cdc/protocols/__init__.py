@@ -1,0 +1,51 @@
+"""The seams: what a source, a store, a reader for verification, a registry and the topics must do.
+
+Whoever writes a connector reads this package and `cdc.connector`, and nothing else of `cdc` but the words of floor 0.
+Hot seams carry batches. Loops are plain and synchronous. Each docstring says what holds on return.
+"""
+
+from __future__ import annotations
+
+from cdc.protocols.replica import Store, StoreTransaction
+from cdc.protocols.source import FencedReader, Horizon, Slot, Source
+from cdc.protocols.topics import (
+    CheckpointTopic,
+    EventDecoder,
+    EventEncoder,
+    SchemaRegistry,
+    TopicInfo,
+    TopicReader,
+    TopicWriter,
+)
+from cdc.protocols.verification import (
+    Bucket,
+    Hashes,
+    KeyRange,
+    RangeReader,
+    ReplicaSide,
+    ReplicaState,
+    SourceSide,
+)
+
+__all__ = [
+    "Bucket",
+    "CheckpointTopic",
+    "EventDecoder",
+    "EventEncoder",
+    "FencedReader",
+    "Hashes",
+    "Horizon",
+    "KeyRange",
+    "RangeReader",
+    "ReplicaSide",
+    "ReplicaState",
+    "SchemaRegistry",
+    "Slot",
+    "Source",
+    "SourceSide",
+    "Store",
+    "StoreTransaction",
+    "TopicInfo",
+    "TopicReader",
+    "TopicWriter",
+]
