@@ -23,7 +23,7 @@ from deploy.flights.data import ROWS, TABLES
 from deploy.flights.kills import kill
 from deploy.flights.latency import Probe
 from deploy.flights.load import count, load
-from deploy.flights.pipeline import SINK_FILE, SOURCE_FILE, Pipeline
+from deploy.flights.pipeline import CDC, SINK_FILE, SOURCE_FILE, Pipeline
 from deploy.flights.rates import Rates
 from deploy.flights.replay import Replay
 from deploy.flights.results import Results
@@ -286,6 +286,6 @@ def _addresses(cluster: Cluster, pipeline: Pipeline) -> list[tuple[str, str]]:
         ("Kafka", cluster.bootstrap_servers),
         ("schema registry", cluster.schema_registry_url),
         ("pipeline's log", str(pipeline.log)),
-        ("verify again", f". {pipeline.environment}; cdc verify run {SOURCE_FILE} {SINK_FILE}"),
-        ("stop it all", f"cdc local down --purge --state-dir {cluster.state_dir}"),
+        ("verify again", f". {pipeline.environment}; {CDC} verify run {SOURCE_FILE} {SINK_FILE}"),
+        ("stop it all", f"{CDC} local down --purge --state-dir {cluster.state_dir}"),
     ]

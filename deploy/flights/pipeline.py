@@ -27,11 +27,11 @@ from cdc.local.server import Command, last_words
 from cdc.local.state import StateDirectory
 
 PREFIX = "flights"
-SOURCE_FILE = Path("deploy/connectors/flights-source.toml")
-SINK_FILE = Path("deploy/connectors/flights-replica.toml")
-
-_CDC = Path(sys.executable).with_name("cdc")
 _ROOT = Path(__file__).parents[2]
+SOURCE_FILE = _ROOT / "deploy" / "connectors" / "flights-source.toml"
+SINK_FILE = _ROOT / "deploy" / "connectors" / "flights-replica.toml"
+
+CDC = Path(sys.executable).with_name("cdc")
 _FILES = (str(SOURCE_FILE), str(SINK_FILE))
 _STOP_SECONDS = 60
 _LIVE = "SELECT count(*) FROM cdc.tables WHERE source = %s AND state = 'live'"
@@ -140,7 +140,7 @@ class Pipeline:
 
     def _command(self, *words: str) -> tuple[str, ...]:
         """``cdc`` with these words; the secrets stand in a file that a shell reads, not in the command line."""
-        return ("/bin/sh", "-c", '. "$0" && exec "$@"', str(self.environment), str(_CDC), *words)
+        return ("/bin/sh", "-c", '. "$0" && exec "$@"', str(self.environment), str(CDC), *words)
 
     def _mark(self) -> int:
         """Put a fence behind all that is committed; its LSN."""

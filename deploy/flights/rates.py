@@ -10,6 +10,8 @@ from typing import Self
 from deploy.flights.pipeline import Pipeline
 
 _EVERY = 0.2  # seconds
+_SETTLE = 1.5
+"""Seconds after which the tasks have told what they did before: they tell it twice a second."""
 
 
 class EventCount:
@@ -36,6 +38,7 @@ class Rates:
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Self:
+        time.sleep(_SETTLE)
         self._look(first=True)
         self._began = time.monotonic()
         self._thread.start()

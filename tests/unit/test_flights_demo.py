@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from datetime import timedelta
 
+from rich.console import Console
+
 from deploy.flights.corruption import Corruption, named
 from deploy.flights.kills import Kill
 from deploy.flights.latency import Sample, percentiles
@@ -12,6 +14,7 @@ from deploy.flights.load import blocks
 from deploy.flights.rates import EventCount
 from deploy.flights.replay import later
 from deploy.flights.results import without_kills
+from deploy.flights.screen import Screen
 
 
 def test_a_limited_file_gives_just_its_first_lines() -> None:
@@ -73,3 +76,18 @@ def test_a_report_names_its_rows_by_table_kind_and_key() -> None:
     }
     assert named(report) == {Corruption("public.weather", "missing", "7")}
     assert named(report, "repaired") == frozenset()
+
+
+def test_a_check_that_failed_is_a_line_and_is_remembered() -> None:
+    written = io.StringIO()
+    screen = Screen(Console(file=written, width=40))
+    with screen.stage("repair") as stage:
+        screen.check("what had to hold", held=False, found="something that is longer than the line")
+        screen.check("another", held=True)
+        stage.text = "over"
+    assert screen.failed == ["what had to hold"]
+    assert written.getvalue().splitlines() == [
+        "    ✘ what had to hold: something that is longer than the line",
+        "    ✔ another",
+        "✔ repair: over  0 s",
+    ]
