@@ -50,6 +50,7 @@ class SourceCheckpoint:
     ``floor`` is the lowest xid that a read may find running: the source's next xid when the slot was made or the
     publication grew. Older transactions may hold rows that the slot never delivers.
     ``signals`` are those taken from the log and not finished.
+    ``owner`` is the mark of the process that claimed it last.
     """
 
     identity: Identity
@@ -62,6 +63,7 @@ class SourceCheckpoint:
     signals: tuple[Signal, ...] = ()
     unseen: tuple[tuple[int, int], ...] = ()
     floor: int = 0
+    owner: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON's shape, as it is stored."""
@@ -87,6 +89,7 @@ class SourceCheckpoint:
             "signals": [signal.to_json() for signal in self.signals],
             "unseen": [list(interval) for interval in self.unseen],
             "floor": self.floor,
+            "owner": self.owner,
         }
 
     @classmethod
@@ -115,6 +118,7 @@ class SourceCheckpoint:
                 signals=tuple(Signal.from_json(signal) for signal in raw["signals"]),
                 unseen=tuple((first, last) for first, last in raw["unseen"]),
                 floor=raw["floor"],
+                owner=raw.get("owner", ""),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("a torn source checkpoint") from error

@@ -59,25 +59,29 @@ class KafkaCheckpointTopic:
         self._topics: Topics | None = None
         self._writers: dict[str, _Writer] = {}
 
-    def claim(self, connector: str) -> SourceCheckpoint | None:
-        """Fence every earlier writer of this connector for good, then return what it wrote last."""
+    def claim(self, connector: str, held: str = "") -> SourceCheckpoint | None:
+        """Fence every earlier writer of this connector for good, then return what it wrote last.
+
+        Fenced when ``held`` is given and another owner's mark stands there: looked at before anybody is fenced.
+        """
         self._drop(connector)
         if self._topics is None:
             topics = Topics(self._cluster, self._keep_alive)
             topics.create([NewTopicSpec(self._partition.topic, "compacted")])
             self._topics = topics
+        if held:
+            self._still_held(connector, self._read(connector), held)
         writer = _Writer(self._cluster, self._partition, connector, self._keep_alive)
         try:
             writer.fence(_CLAIMING)
-            table = read_table(
-                self._cluster, self._topics, self._partition, _CLAIMING, self._keep_alive
-            )
+            checkpoint = self._read(connector)
+            if held:
+                self._still_held(connector, checkpoint, held)
         except BaseException:
             writer.discard()
             raise
         self._writers[connector] = writer
-        value = table.get(connector.encode())
-        return None if value is None else _decoded(connector, value)
+        return checkpoint
 
     def save(self, connector: str, checkpoint: SourceCheckpoint | None) -> None:
         """Durable on return (None forgets). Fenced when a newer owner has claimed; Unreachable when unknown.
@@ -98,6 +102,21 @@ class KafkaCheckpointTopic:
         """Safe to repeat."""
         for connector in list(self._writers):
             self._drop(connector)
+
+    def _read(self, connector: str) -> SourceCheckpoint | None:
+        assert self._topics is not None
+        table = read_table(
+            self._cluster, self._topics, self._partition, _CLAIMING, self._keep_alive
+        )
+        value = table.get(connector.encode())
+        return None if value is None else _decoded(connector, value)
+
+    def _still_held(self, connector: str, checkpoint: SourceCheckpoint | None, held: str) -> None:
+        if checkpoint is not None and checkpoint.owner != held:
+            raise Fenced(
+                f"another process has claimed the checkpoint of {connector}",
+                "only one process may run this connector: this one stops",
+            )
 
     def _drop(self, connector: str) -> None:
         writer = self._writers.pop(connector, None)

@@ -8,7 +8,8 @@ slot of ours without a checkpoint is recognised and made again.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cdc.checkpoint import BackfillProgress, Identity, SourceCheckpoint
@@ -20,10 +21,22 @@ log = logging.getLogger(__name__)
 SnapshotMode = Literal["initial", "no_data"]
 
 
+@dataclass(slots=True)
+class Owner:
+    """A process as the owner of a source's checkpoint: the mark that it leaves there, and whether it has.
+
+    To be kept over all attempts of one process: it tells an owner that comes back from one that takes over.
+    """
+
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    marked: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Names:
     connector: str
     slot: str
+    owner: Owner
 
 
 def resume(
@@ -33,15 +46,17 @@ def resume(
     connector: str,
     slot: str,
     snapshot_mode: SnapshotMode,
+    owner: Owner,
 ) -> SourceCheckpoint:
     """The checkpoint to start from, stored; every earlier capture of this connector is fenced by then.
 
     On return the slot exists and holds everything behind the checkpoint, the publication holds every selected table,
     and tables that joined wait for their first copy (under ``no_data`` they count as copied).
+    Fenced when another owner has taken the place of this one since it was here last.
     """
-    names = _Names(connector, slot)
+    names = _Names(connector, slot, owner)
     identity = source.identify()
-    checkpoint = checkpoints.claim(connector)
+    checkpoint = checkpoints.claim(connector, owner.mark if owner.marked else "")
     if checkpoint is None or checkpoint.state == "creating":
         return _first_start(source, checkpoints, names, identity, checkpoint, snapshot_mode)
     _check_history(names, checkpoint, identity)
@@ -66,8 +81,9 @@ def _first_start(
                 "set another slot.name, or drop the slot if nothing else reads from it",
             )
         source.drop_slot()
-    creating = SourceCheckpoint(identity, "creating")
+    creating = SourceCheckpoint(identity, "creating", owner=names.owner.mark)
     checkpoints.save(names.connector, creating)
+    names.owner.marked = True
     lsn = source.create_slot()
     log.info("made replication slot %s at %d", names.slot, lsn)
     checkpoint = replace(creating, state="streaming", lsn=lsn)
@@ -123,6 +139,7 @@ def _with_tables(
     floor = checkpoint.floor
     if grew or backfills.keys() != checkpoint.backfills.keys():
         floor = max(floor, source.snapshot().xmax)
-    checkpoint = replace(checkpoint, backfills=backfills, floor=floor)
+    checkpoint = replace(checkpoint, backfills=backfills, floor=floor, owner=names.owner.mark)
     checkpoints.save(names.connector, checkpoint)
+    names.owner.marked = True
     return checkpoint

@@ -15,7 +15,7 @@ from cdc.kafka.topics import Topics
 from cdc.kafka.writer import KafkaTopicWriter
 from cdc.pipeline.capture import Capture
 from cdc.pipeline.reading import ReaderProcesses
-from cdc.pipeline.resume import resume
+from cdc.pipeline.resume import Owner, resume
 from cdc.runtime.clients import kafka_cluster, schema_registry
 from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
 
@@ -23,6 +23,7 @@ from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
 def capture_once(
     config: ConnectorConfig,
     plugin: Connector,
+    owner: Owner,
     stop: Callable[[], bool],
     on_start: Callable[[Capture], None],
 ) -> None:
@@ -48,6 +49,7 @@ def capture_once(
             connector=config.name,
             slot=config["slot.name"],
             snapshot_mode=config["snapshot.mode"],
+            owner=owner,
         )
         prefix = config["topic.prefix"]
         topics = PinnedTopics(

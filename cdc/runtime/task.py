@@ -20,6 +20,7 @@ from cdc.config import ConnectorConfig
 from cdc.errors import EXIT_FAILED, EXIT_OK, CdcError, Unreachable
 from cdc.pipeline.apply import ApplyStatus
 from cdc.pipeline.capture import Capture, CaptureStatistics
+from cdc.pipeline.resume import Owner
 from cdc.runtime.config_files import load
 from cdc.runtime.patience import keep_on
 from cdc.runtime.plugins import plugins
@@ -117,9 +118,14 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
     if config.role == "sink":
         apply_events(config, plugin, stop.is_set, lambda status: _follow(report, status))
         return
+    owner = Owner()
     keep_on(
         lambda: capture_once(
-            config, plugin, stop.is_set, lambda capture: report.running(_source_numbers(capture))
+            config,
+            plugin,
+            owner,
+            stop.is_set,
+            lambda capture: report.running(_source_numbers(capture)),
         ),
         stop.is_set,
         report.away,

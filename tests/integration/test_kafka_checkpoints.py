@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import KafkaException, Producer
@@ -65,6 +66,20 @@ def test_a_zombie_cannot_save_after_a_newer_claim(brokers: Cluster, topic: str) 
     assert owner.claim("a") == at(3)
     owner.close()
     zombie.close()
+
+
+def test_an_owner_that_was_replaced_does_not_take_it_back(brokers: Cluster, topic: str) -> None:
+    old, new = KafkaCheckpointTopic(brokers, topic), KafkaCheckpointTopic(brokers, topic)
+    old.claim("a")
+    old.save("a", replace(at(1), owner="old"))
+    assert old.claim("a", "old") == replace(at(1), owner="old")
+    new.claim("a")
+    new.save("a", replace(at(1), owner="new"))
+    with pytest.raises(Fenced, match="another process"):
+        old.claim("a", "old")
+    new.save("a", replace(at(2), owner="new"))  # the look back fenced nobody
+    old.close()
+    new.close()
 
 
 def test_claims_of_different_connectors_do_not_fence_each_other(

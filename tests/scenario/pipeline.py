@@ -90,6 +90,10 @@ class Pipeline:
     def _write(self, path: Path, config: dict[str, Any]) -> None:
         path.write_text(json.dumps(config), encoding="utf-8")
 
+    def change(self, path: Path, values: dict[str, Any]) -> None:
+        """Other values in a connector's file; the next start obeys them."""
+        self._write(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -178,6 +182,11 @@ class Pipeline:
                 and self.task(role)["state"] == "running"
             ),
         )
+
+    @property
+    def pid(self) -> int | None:
+        """The supervisor's process id while it runs."""
+        return None if self._process is None else self._process.pid
 
     def alive(self) -> bool:
         """Whether the supervisor runs."""
