@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_SECONDS = 5.0
+_BAR = 20
+"""Width of a progress bar."""
 
 
 @dataclass(slots=True)
@@ -42,28 +44,29 @@ class Stage:
         """Since it began."""
         return time.monotonic() - self._began
 
-    def line(self, mark: RenderableType) -> Table:
-        """Mark, name, bar, text, and the time it took so far."""
-        line = Table.grid(padding=(0, 1), expand=False)
-        line.add_column(width=1)
-        line.add_column(width=10)
-        cells: list[RenderableType] = [mark, Text(self.name, style="bold")]
+    def line(self, mark: RenderableType, *, whole: bool) -> Table:
+        """Mark, name, time, bar, text; the text is cut at the line's end unless it is wanted ``whole``."""
+        line = Table.grid(padding=(0, 1))
+        line.add_column(min_width=1)
+        line.add_column(min_width=8, style="bold")
+        line.add_column(min_width=5, justify="right", style="dim")
+        cells: list[RenderableType] = [mark, self.name, f"{self.seconds:.0f} s"]
         if self.total:
-            line.add_column(width=22)
-            cells.append(ProgressBar(self.total, min(self.done, self.total), width=22))
-        line.add_column(no_wrap=True)
-        line.add_row(*cells, Text(self.text) + Text(f"  {self.seconds:.0f} s", style="dim"))
+            line.add_column(min_width=_BAR)
+            cells.append(ProgressBar(self.total, min(self.done, self.total), width=_BAR))
+        line.add_column(no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+        line.add_row(*cells, self.text)
         return line
 
     def moving(self) -> Group:
         """The stage while it works, with its notes."""
         self.watch()
-        return Group(self.line(self._spinner), *self.notes)
+        return Group(self.line(self._spinner, whole=False), *self.notes)
 
     def ended(self, *, well: bool) -> Group:
         """The stage when it is over."""
         self.total = 0.0
-        return Group(self.line(_mark(well)), *self.notes)
+        return Group(self.line(_mark(well), whole=True), *self.notes)
 
 
 class Screen:
