@@ -140,6 +140,9 @@ class Backfill:
         """Collect reads that came in, ask for the next ones. Quick; raises what a reader failed of."""
         for read in self._readers.collect():
             self._arrived(read)
+        self._ask_next()
+
+    def _ask_next(self) -> None:
         while self.busy and self._readers.idle() and time.monotonic() >= self._not_before:
             if not self._may_read() or not self._ask():
                 return
@@ -148,6 +151,8 @@ class Backfill:
         """Our own fence was met in the log at ``lsn``: its rows enter here, or its read is void."""
         for read in self._readers.collect(fence.id):
             self._arrived(read)
+        # A fence comes nearly as soon as its rows: the next range is read while these are sent, not after.
+        self._ask_next()
         flight = self._flights.pop(fence.id, None)
         if flight is None or flight.rows is None:
             return self._void(fence, lsn, "its read was given up, or made before a restart")
