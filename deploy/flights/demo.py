@@ -194,7 +194,7 @@ class Demo:
             report = self._check_verified("verification after the repair", whole=True)
             self.results.left = len(named(report))
             self.results.rows = self._check_compared("plain SQL after the repair")
-            stage.text = "three corruptions planted, found and repaired"
+            stage.text = f"{len(planted)} planted, {len(found)} found, {len(repaired)} repaired"
 
     def _check_verified(self, what: str, *, whole: bool) -> dict[str, Any]:
         """Run a verification: it must find every table OK, and with ``whole`` leave out no row."""

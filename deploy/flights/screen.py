@@ -85,6 +85,7 @@ class Screen:
         try:
             with self._moving(stage):
                 yield stage
+            stage.watch()
             well = True
         finally:
             self._stage = None
