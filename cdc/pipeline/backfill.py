@@ -29,26 +29,40 @@ _READS_AHEAD = 2
 _KEYS_AT_ONCE = 2_000
 _RETRY_SECONDS = 1.0
 
+OUR_OWN = ""
+"""The source of signals that capture made for itself: nobody waits for the fence that has their name."""
+
 
 @dataclass(slots=True)
 class _Flight:
-    """A read that was asked for and whose fence has not been met."""
+    """A read that was asked for and whose fence has not been met; of a range, or of the keys of ``signals``."""
 
     job: Job
     read_from: int
-    signal: Signal | None
+    signals: tuple[Signal, ...]
     rows: Rows | None = None
 
 
 @dataclass(slots=True)
 class _Copy:
-    """The first copy of one table: ranges follow each other by key."""
+    """The first copy of one table: ranges follow each other by key.
+
+    ``owed`` are the signals whose rows must be read again before the copy is whole, once the last range is in: those
+    that were waiting then. Later ones find every row in the replica, so the copy does not wait for them (a table whose
+    keys keep changing would be copied for ever).
+    """
 
     table: TableId
     next_after: bytes | None
     exhausted: bool = False
     limit: int = _FIRST_ROWS
     flights: deque[_Flight] = field(default_factory=deque)
+    owed: set[str] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that the copy needs has entered the stream."""
+        return self.owed is not None and not self.owed
 
     def may_read(self) -> bool:
         """The next range begins behind the last row of the one before, so that one must have arrived."""
@@ -96,6 +110,7 @@ class Backfill:
         self._may_read = may_read
         self._copies: dict[TableId, _Copy] = {}
         self._rereads: deque[Signal] = deque(s for s in signals if s.type == "repair")
+        self._reread_last = False
         self._flights: dict[str, _Flight] = {}
         self._shapes: dict[TableId, Table] = {}
         self._not_before = 0.0
@@ -161,22 +176,37 @@ class Backfill:
         if judgement.void:
             self._ask_again(flight)
             return self._void(fence, lsn, judgement.void)
-        if flight.signal is None:
+        if not flight.signals:
             return self._admit_range(flight, flight.rows, judgement, fence, lsn)
-        return self._admit_keys(flight, flight.rows, flight.signal, judgement, lsn)
+        return self._admit_keys(flight, flight.rows, judgement, lsn)
 
     # --- reads -----------------------------------------------------------------------------------------------
 
     def _ask(self) -> bool:
-        if self._rereads:
-            signal = self._rereads.popleft()
-            job = Job(_fence_id(signal.id), signal.table, keys=signal.keys)
-            self._give(_Flight(job, self._judge.watch(signal.table), signal))
+        """Ask for rows to be read again, and for ranges, in turn: neither must keep the other waiting for ever."""
+        if self._rereads and not (self._reread_last and self._ask_range()):
+            self._ask_keys()
+            self._reread_last = True
             return True
+        self._reread_last = False
+        return self._ask_range()
+
+    def _ask_keys(self) -> None:
+        """Those of the first signal; with it, those of others of its table that nobody waits for by name."""
+        signals = [self._rereads.popleft()]
+        keys = dict.fromkeys(signals[0].keys)
+        while self._rereads and _may_join(signals[0], self._rereads[0], len(keys)):
+            signals.append(self._rereads.popleft())
+            keys |= dict.fromkeys(signals[-1].keys)
+        table = signals[0].table
+        job = Job(_fence_id(signals[0].id), table, keys=tuple(keys))
+        self._give(_Flight(job, self._judge.watch(table), tuple(signals)))
+
+    def _ask_range(self) -> bool:
         for copy in self._copies.values():
             if copy.may_read():
                 job = Job(_fence_id(str(copy.table)), copy.table, copy.next_after, copy.limit)
-                flight = _Flight(job, self._judge.watch(copy.table), None)
+                flight = _Flight(job, self._judge.watch(copy.table), ())
                 copy.flights.append(flight)
                 self._give(flight)
                 return True
@@ -207,12 +237,12 @@ class Backfill:
             copy.limit = _next_limit(copy.limit, read.rows)
 
     def _ask_again(self, flight: _Flight) -> None:
-        if flight.signal is not None:
-            self._rereads.append(flight.signal)
+        if flight.signals:
+            self._rereads.extend(flight.signals)
         elif (copy := self._copies.get(flight.job.table)) is not None:
             # Ranges behind this one began at its last row: they are read again with it.
             self._drop_flights(copy.table)
-            copy.next_after, copy.exhausted = flight.job.after, False
+            copy.next_after, copy.exhausted, copy.owed = flight.job.after, False, None
 
     def _drop_flights(self, table: TableId) -> None:
         copy = self._copies.get(table)
@@ -250,12 +280,12 @@ class Backfill:
         if read.last is None:
             # The key stays at the last range's start until the copy is done: a restart reads that range again.
             progress = replace(progress, after=flight.job.after)
-        done = read.last is None and not self._rereads_of(table)
+            copy.owed = self._waiting_of(table)
         return self._finish(
             table,
             progress,
             changes,
-            done=done,
+            done=copy.whole,
             name=fence.id,
             lsn=lsn,
             again=again,
@@ -266,30 +296,32 @@ class Backfill:
         self,
         flight: _Flight,
         read: Rows,
-        signal: Signal,
         judgement: Judgement,
         lsn: int,
     ) -> Admission:
         table = flight.job.table
         changes = _reads(read.table, read.rows, judgement.touched, lsn)
         found = {key for key, _ in read.rows}
-        for key in signal.keys:
+        for key in flight.job.keys or ():
             if key not in found and key not in judgement.touched:
                 changes.append(Change(read.table, "d", lsn - 1, len(changes) + 1, key, None, None))
-        again = self._read_again(table, judgement, signal.keys, signal.id)
+        ids = frozenset(signal.id for signal in flight.signals)
+        name = flight.signals[0].id
+        again = self._read_again(table, judgement, flight.job.keys or (), name)
         copy = self._copies.get(table)
-        done = (
-            copy is not None and copy.exhausted and not copy.flights and not self._rereads_of(table)
-        )
+        if copy is not None and copy.owed:
+            if copy.owed & ids:
+                copy.owed |= {signal.id for signal in again}
+            copy.owed -= ids
         return self._finish(
             table,
             self._progress.get(table),
             changes,
-            done=done,
-            name=signal.id,
+            done=copy is not None and copy.whole,
+            name=name,
             lsn=lsn,
             again=again,
-            finished=frozenset({signal.id}),
+            finished=ids,
         )
 
     def _finish(
@@ -333,13 +365,20 @@ class Backfill:
         keys = tuple(key for key in asked if key in incomplete)
         if not keys:
             return ()
-        return self.take(Signal(f"again-{name}", "repair", "", table, keys))
+        return self.take(Signal(f"again-{name}", "repair", OUR_OWN, table, keys))
 
-    def _rereads_of(self, table: TableId) -> bool:
-        return any(signal.table == table for signal in self._rereads) or any(
-            flight.signal is not None and flight.job.table == table
-            for flight in self._flights.values()
-        )
+    def _waiting_of(self, table: TableId) -> set[str]:
+        """Signals whose rows have not been read again."""
+        under_way = (signal for flight in self._flights.values() for signal in flight.signals)
+        return {s.id for s in (*self._rereads, *under_way) if s.table == table}
+
+
+def _may_join(first: Signal, other: Signal, keys: int) -> bool:
+    return (
+        first.source == OUR_OWN == other.source
+        and other.table == first.table
+        and keys + len(other.keys) <= _KEYS_AT_ONCE
+    )
 
 
 def _fence_id(name: str) -> str:

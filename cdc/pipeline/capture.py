@@ -20,7 +20,7 @@ from cdc.checkpoint import SourceCheckpoint
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
 from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
-from cdc.pipeline.backfill import Admission, Backfill
+from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
 from cdc.pipeline.source_progress import SourceProgress, Step
@@ -170,7 +170,7 @@ class Capture:
     def _read_moved_row(self, change: Change, key: bytes) -> None:
         """A row got a new key and the log does not carry it whole: it is read again under a fence."""
         name = f"moved-{change.lsn}-{change.total_order}"
-        signal = Signal(name, "repair", self._prefix, change.table.id, (key,))
+        signal = Signal(name, "repair", OUR_OWN, change.table.id, (key,))
         parts = self._backfill.take(signal)
         self._mark(Step(self._progress.checkpoint.lsn, new_signals=parts, settled=True))
 
