@@ -183,6 +183,7 @@ class _Task:
         )
         self._started = time.monotonic()
         self.status.pid = self._process.pid
+        self.status.said = {}  # what a dead process said is not this one's
         self.status.state = "starting"
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._listener.start()
