@@ -121,6 +121,7 @@ class TransactionMark(NamedTuple):
     """BEGIN or END of a transaction as it stands on the transaction topic.
 
     ``counts`` says for each collection (``schema.table``) how many events were sent; empty at BEGIN.
+    ``commit_ms`` is when the source committed it, milliseconds since 1970; 0 where the writer does not say.
     """
 
     ended: bool
@@ -128,6 +129,7 @@ class TransactionMark(NamedTuple):
     commit_lsn: int
     counts: tuple[tuple[str, int], ...]
     offset: int
+    commit_ms: int = 0
 
 
 class DeadLetter(NamedTuple):

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from cdc.table import TableId
+from cdc.table import Table, TableId
 
 FENCE_PREFIX = "cdc.fence"
 SIGNAL_PREFIX = "cdc.signal"
@@ -165,6 +165,7 @@ class Watermark:
     ``void`` says why the fence ties nothing (its read must be made again); empty for a valid one.
     ``phase`` is for backfill fences: ``open`` before the first chunk, ``chunk``, and ``final``, from which on the
     table is live. ``rows`` counts the rows that entered the log at it.
+    ``shape`` is the table's row schema at a ``final`` fence: so a table is known to sinks that has no rows.
     """
 
     fence: str
@@ -176,3 +177,4 @@ class Watermark:
     void: str = ""
     phase: Literal["", "open", "chunk", "final"] = ""
     rows: int = 0
+    shape: Table | None = None

@@ -12,11 +12,11 @@ import fastavro
 
 from cdc.avro.encoder import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Headers
 from cdc.avro.envelope_reader import EnvelopeReader, envelope_reader
-from cdc.avro.framing import FRAME_SIZE
+from cdc.avro.framing import FRAME_SIZE, frame
 from cdc.avro.names import topic_characters
 from cdc.avro.placeholder import unavailable_columns
 from cdc.avro.values import decode, key_record_values, row_values
-from cdc.avro.watermark import decode_watermark
+from cdc.avro.watermark import SchemaIds, decode_watermark
 from cdc.avro.written_schema import fields_of, self_contained, table_of
 from cdc.avro_binary import bytes_at, long_at
 from cdc.errors import Rejected
@@ -54,6 +54,7 @@ class EventDecoder:
         self._registry = registry
         self._readers: dict[bytes, _Reader] = {}
         self._schemas: dict[int, Any] = {}
+        self._tables: dict[bytes, Table] = {}
         self._keyed: dict[bytes, Table] = {}
         self._parsed: dict[int, Any] = {}
 
@@ -162,14 +163,27 @@ class EventDecoder:
         read(key, value)  # a torn record shall leave nothing behind
         source = self._decoded(value)["source"]
         table_id = TableId(source.get("schema") or "", source["table"])
-        table = self._keyed.get(value[:FRAME_SIZE]) if key is None else None
-        if table is None:
-            table = table_of(table_id, key_schema, envelope)
-        if key is not None:
-            self._keyed[value[:FRAME_SIZE]] = table
-            self._readers.pop(value[:FRAME_SIZE], None)
+        table = self._table(table_id, b"" if key is None else key[:FRAME_SIZE], value[:FRAME_SIZE])
         ours = "generation" in fields_of(fields_of(envelope)["source"])
         return _Reader(read, table, ours)
+
+    def _table(self, table_id: TableId, key_frame: bytes, value_frame: bytes) -> Table:
+        """The one object for a pair of schemas, by their frames; the key's is empty for a record without one."""
+        if not key_frame and (keyed := self._keyed.get(value_frame)) is not None:
+            return keyed
+        table = self._tables.get(value_frame + key_frame)
+        if table is None:
+            key_schema = self._schema(key_frame) if key_frame else None
+            table = table_of(table_id, key_schema, self._schema(value_frame))
+            self._tables[value_frame + key_frame] = table
+        if key_frame:
+            self._keyed[value_frame] = table
+            self._readers.pop(value_frame, None)
+        return table
+
+    def _table_by_ids(self, table_id: TableId, ids: SchemaIds) -> Table:
+        key_frame = b"" if ids.key is None else frame(ids.key)
+        return self._table(table_id, key_frame, frame(ids.value))
 
     def _from_headers(
         self, headers: Headers, key: bytes | None
@@ -208,6 +222,7 @@ class EventDecoder:
             status, transaction = raw["status"], TransactionId.parse(raw["id"])
             if status not in ("BEGIN", "END"):
                 raise ValueError(f"status {status}")
+            commit_ms = int(raw.get("ts_ms") or 0)
             counts = tuple(
                 (topic_characters(each["data_collection"]), int(each["event_count"]))
                 for each in raw["data_collections"] or ()
@@ -216,7 +231,12 @@ class EventDecoder:
         except _TORN as error:
             raise _at(record, f"no transaction's mark: {error}") from error
         return TransactionMark(
-            status == "END", transaction.xid, transaction.commit_lsn, counts, record.offset
+            status == "END",
+            transaction.xid,
+            transaction.commit_lsn,
+            counts,
+            record.offset,
+            commit_ms,
         )
 
     def watermark(self, record: Record) -> Watermark:
@@ -224,7 +244,9 @@ class EventDecoder:
         if record.value is None:
             raise _at(record, "a record without value")
         try:
-            return decode_watermark(self._fastavro_schema(record.value), record.value[FRAME_SIZE:])
+            return decode_watermark(
+                self._fastavro_schema(record.value), record.value[FRAME_SIZE:], self._table_by_ids
+            )
         except _TORN as error:
             raise _at(record, f"no watermark: {error}") from error
         except fastavro.read.SchemaResolutionError as error:

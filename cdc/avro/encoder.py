@@ -17,7 +17,7 @@ from cdc.avro.names import topic_characters, topic_name
 from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.avro.row_schema import key_schema, message_schema, value_schema
 from cdc.avro.source_bytes import LOW_DIGITS, TransactionBytes, optional_long, times
-from cdc.avro.watermark import encode_watermark
+from cdc.avro.watermark import SchemaIds, encode_watermark
 from cdc.avro_binary import (
     END_OF_BLOCKS,
     HEADS,
@@ -46,9 +46,10 @@ Headers = tuple[tuple[str, bytes], ...]
 class _TableTopic:
     """A row schema as registered for its topic. ``between`` belongs to the transaction ``shared``."""
 
-    def __init__(self, table: Table, topic: str, collection: str, ids: tuple[int | None, int]):
+    def __init__(self, table: Table, topic: str, collection: str, ids: SchemaIds):
         key_id, value_id = ids
         self.id = table.id
+        self.ids = ids
         self.topic = topic
         self.collection = collection
         self.key_frame = frame(key_id) if key_id is not None else b""
@@ -138,6 +139,13 @@ class EventEncoder:
             self._previous_commit = self._commit_lsn
         self._shared = None
         self._commit_lsn = None
+        return records
+
+    def withdraw(self) -> list[Record]:
+        """END that counts nothing: whatever was sent of the transaction before takes no effect."""
+        records = [self._mark("END", {})]
+        self._sent = {}
+        self._begun = False
         return records
 
     def _begin_record(self) -> list[Record]:
@@ -309,20 +317,25 @@ class EventEncoder:
         return [Record(topic, self._partition(topic, key), key, value)]
 
     def watermark(self, watermark: Watermark) -> Record:
-        """For ``<prefix>.watermark``; stands outside transactions."""
+        """For ``<prefix>.watermark``; stands outside transactions. Registers the schemas of its ``shape``."""
         topic = f"{self._prefix}.watermark"
-        value = self._frame(f"{topic}-value", "watermark") + encode_watermark(watermark)
+        shape = None if watermark.shape is None else self._registered(watermark.shape).ids
+        value = self._frame(f"{topic}-value", "watermark") + encode_watermark(watermark, shape)
         return Record(topic, 0, None, value)
 
     # --- schemas ---------------------------------------------------------------------------------------------
 
     def _table_topic(self, table: Table, shared: TransactionBytes) -> _TableTopic:
-        topic = self._tables.get(table)
-        if topic is None:
-            topic = self._tables[table] = self._register(table)
+        topic = self._registered(table)
         if topic.shared is not shared:
             topic.shared = shared
             topic.between = shared.between(table.id)
+        return topic
+
+    def _registered(self, table: Table) -> _TableTopic:
+        topic = self._tables.get(table)
+        if topic is None:
+            topic = self._tables[table] = self._register(table)
         return topic
 
     def _register(self, table: Table) -> _TableTopic:
@@ -339,7 +352,7 @@ class EventEncoder:
         value_id = self._registry.register(
             f"{topic}-value", value_schema(topic, table, self._connector)
         )
-        return _TableTopic(table, topic, str(table.id), (key_id, value_id))
+        return _TableTopic(table, topic, str(table.id), SchemaIds(key_id, value_id))
 
     def _frame(self, subject: str, packaged: str | None) -> bytes:
         known = self._frames.get(subject)

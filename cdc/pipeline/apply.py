@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +23,7 @@ from cdc.pipeline.subscription import find_start
 from cdc.pipeline.transactions import Group, Reread
 from cdc.position import Position
 from cdc.protocols import EventDecoder, Store, TopicReader
+from cdc.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,11 @@ class ApplySettings:
 
 @dataclass(slots=True)
 class ApplyStatus:
-    """How far one sink task is. ``position`` is in the replica; counters begin with the process."""
+    """How far one sink task is. ``position`` is in the replica; counters begin with the process.
+
+    ``oldest_ms`` is when the source committed the oldest transaction that has arrived and is not in the replica yet
+    (milliseconds since 1970); 0 when there is none.
+    """
 
     state: Literal["starting", "running", "away", "stopped"] = "starting"
     position: Position | None = None
@@ -70,12 +76,23 @@ class ApplyStatus:
     tables: dict[str, TableState] = field(default_factory=dict)
     trouble: str = ""
     remedy: str = ""
+    oldest_ms: int = 0
+
+    def lag_seconds(self, now: float) -> float | None:
+        """How long the replica has been behind the source at ``now`` (seconds since 1970), as far as is known.
+
+        0 when all that has arrived is applied, however long nothing came; None while that cannot be told.
+        """
+        if self.oldest_ms:
+            return max(0.0, now - self.oldest_ms / 1000)
+        return 0.0 if self.state == "running" else None
 
 
 class Applier:
     """Applies one source to one replica, for ``sink`` (its name keys the checkpoint).
 
-    ``open_reader`` and ``open_store`` are called again after every outage. ``on_progress`` is called after each
+    ``open_reader`` is called again after every outage; ``open_store`` once, so that the store knows who claimed it
+    before. ``on_progress`` is called after each
     commit and each change of state, with the one status object that also stands in ``status``.
     """
 
@@ -105,10 +122,11 @@ class Applier:
         """
         backoff = Backoff(*self._settings.backoff)
         again: Reread | None = None
+        store = self._open_store()
         while not stop():
             commits = self.status.commits
             try:
-                self._run_until_trouble(stop, again)
+                self._run_until_trouble(store, stop, again)
             except Reread as reread:
                 again = reread
                 log.info("reading again from the replica's checkpoint: %s", reread)
@@ -120,8 +138,9 @@ class Applier:
                 backoff.pause(stop)
         self._report("stopped")
 
-    def _run_until_trouble(self, stop: Callable[[], bool], again: Reread | None) -> None:
-        store = self._open_store()
+    def _run_until_trouble(
+        self, store: Store, stop: Callable[[], bool], again: Reread | None
+    ) -> None:
         try:
             reader = self._open_reader()
             try:
@@ -176,6 +195,7 @@ class _Session:
         self._new_since: Mapping[str, int] = start.new_since
         self._joining: Mapping[str, TableState] = dict.fromkeys(start.new_since, "backfilling")
         self._commit_bytes = self._settings.commit_bytes
+        self._handed_over: deque[Writing] = deque()
         self._last_saved = self._last_looked = self._last_news = time.monotonic()
 
     def run(self, stop: Callable[[], bool]) -> None:
@@ -200,6 +220,15 @@ class _Session:
         came = self._intake.read(_BUSY_READ if assembler.lent_size else _IDLE_READ)
         self._intake.readmit()
         self._look_around(came)
+        self._note_oldest(came)
+
+    def _note_oldest(self, came: bool) -> None:  # noqa: FBT001 - one call, above
+        """Between two readings of a backlog everything may be applied: only silence says that nothing is left."""
+        waiting = (writing.oldest_ms for writing in self._handed_over if writing.oldest_ms)
+        head = self._intake.assembler.head
+        oldest = next(waiting, head.commit_ms if head is not None else 0)
+        if oldest or not (came or self._handed_over):
+            self._status.oldest_ms = oldest
 
     def _hand_over(self) -> None:
         """To the writer: complete transactions with their checkpoint, or a part of one that is too large to hold."""
@@ -211,7 +240,7 @@ class _Session:
         if group is None and assembler.pressed:
             part = assembler.take_part()
             if part is not None:
-                self._writer.hand_over(Writing(part.events, part.size, 0, None))
+                self._give(Writing(part.events, part.size, 0, None))
         if assembler.streaming:
             return
         position, tables = intake.watermarks.take(assembler)
@@ -219,10 +248,14 @@ class _Session:
             (p for p in (self._position, group and group.position, position) if p), default=None
         )
         if group or tables or position != self._position or self._offsets_due():
-            self._write(group, position, tables)
+            self._write(group, position, tables, intake.watermarks.take_shapes())
 
     def _write(
-        self, group: Group | None, position: Position | None, tables: Mapping[str, TableState]
+        self,
+        group: Group | None,
+        position: Position | None,
+        tables: Mapping[str, TableState],
+        shapes: Sequence[tuple[Table, str]] = (),
     ) -> None:
         checkpoint = SinkCheckpoint(
             source=self._source,
@@ -235,15 +268,22 @@ class _Session:
         self._position = position
         self._new_since = {}
         self._last_saved = time.monotonic()
-        events, size, count = (
-            (group.events, group.size, group.transactions) if group else ([], 0, 0)
+        group = group or Group([], 0, 0, None)
+        self._give(
+            Writing(
+                group.events, group.size, group.transactions, checkpoint, shapes, group.oldest_ms
+            )
         )
-        self._writer.hand_over(Writing(events, size, count, checkpoint))
+
+    def _give(self, writing: Writing) -> None:
+        self._handed_over.append(writing)
+        self._writer.hand_over(writing)
 
     def _settle(self, timeout: float) -> None:
         """Account for what the writer has finished; raises what the store raised."""
         for writing in self._writer.finished(timeout):
             self._last_news = time.monotonic()
+            self._handed_over.popleft()
             self._intake.assembler.give_back(writing.size)
             self._status.events += len(writing.events)
             self._status.transactions += writing.transactions

@@ -51,7 +51,6 @@ class Intake:
         self._kept_out: dict[TopicPartition, _KeptOut] = {}
         self._newest: dict[TopicPartition, int] = {}
         self._partitions = {name: info.partitions for name, info in start.topics.items()}
-        self._not_read: set[str] = set()
         self._record_cost = 65536
         self.offsets = Offsets(checkpoint.offsets)
         for tp, offset in start.at.items():

@@ -16,7 +16,7 @@ TRANSACTION_OVERHEAD = 768
 
 @dataclass(slots=True, eq=False)
 class OpenTransaction:
-    """Known by its commit LSN.
+    """Known by its commit LSN; ``commit_ms`` is when the source committed it, 0 until a mark says so.
 
     ``begun``: a mark of it was read. ``counts`` are those of its last END, None before one. ``rows`` are by
     ``total_order``; ``found`` counts all distinct ones per collection, also those that were taken away in parts, up to
@@ -25,6 +25,7 @@ class OpenTransaction:
     """
 
     lsn: int
+    commit_ms: int = 0
     begun: bool = False
     counts: dict[str, int] | None = None
     rows: dict[int, Delivered] = field(default_factory=dict)

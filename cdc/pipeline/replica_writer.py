@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc.checkpoint import SinkCheckpoint
@@ -16,19 +17,23 @@ from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
 from cdc.failure_points import reach
 from cdc.protocols import Store, StoreTransaction
+from cdc.table import Table
 
 
 @dataclass(slots=True)
 class Writing:
     """Events for the store; with a ``checkpoint`` they end a store transaction, without one it stays open.
 
-    ``seconds`` is what it took, once it is finished.
+    ``shapes`` are tables to be there then, with the topics of their rows. ``oldest_ms`` is when the source committed
+    the first of the transactions, 0 if that is not known. ``seconds`` is what it took, once it is finished.
     """
 
     events: list[Delivered]
     size: int
     transactions: int
     checkpoint: SinkCheckpoint | None
+    shapes: Sequence[tuple[Table, str]] = ()
+    oldest_ms: int = 0
     seconds: float = 0.0
 
 
@@ -115,6 +120,8 @@ class ReplicaWriter:
         reach("apply.before-rows")
         if writing.events:
             self._transaction.apply(writing.events)
+        for table, topic in writing.shapes:
+            self._transaction.ensure(table, topic)
         reach("apply.after-rows")
         if writing.checkpoint is not None:
             self._transaction.save(writing.checkpoint)

@@ -46,13 +46,15 @@ class Group:
 
     Events of one part are ordered by ``total_order``; a later part of the same transaction may hold lower numbers
     from partitions that arrived later. Rows of one key share a partition, so their order holds; TRUNCATE waits until
-    it has arrived in every partition. ``size`` is what they cost in memory.
+    it has arrived in every partition. ``size`` is what they cost in memory. ``oldest_ms`` is when the source committed
+    the first one, 0 if that is not known.
     """
 
     events: list[Delivered]
     size: int
     transactions: int
     position: Position | None
+    oldest_ms: int = 0
 
 
 class Assembler:
@@ -146,6 +148,7 @@ class Assembler:
             transaction = self._open.get(lsn) or self._opened(lsn)
             self._touch(transaction, partition, mark.offset)
             transaction.begun = True
+            transaction.commit_ms = mark.commit_ms
             if mark.ended:
                 self._end(transaction, dict(mark.counts))
         return True
@@ -184,7 +187,7 @@ class Assembler:
         if not self.generation:
             return None  # nothing has told yet which history these positions belong to
         events: list[Delivered] = []
-        size = count = 0
+        size = count = oldest_ms = 0
         last: OpenTransaction | None = None
         while self._ended:
             transaction = self._open[self._ended[0]]
@@ -193,6 +196,7 @@ class Assembler:
             heapq.heappop(self._ended)
             events += transaction.in_order()
             size += transaction.size
+            oldest_ms = oldest_ms or transaction.commit_ms
             count += 1
             last = transaction
             self._settle(transaction)
@@ -203,7 +207,7 @@ class Assembler:
         self.reached(last.lsn)
         self.lent_size += size
         position = Position(self.generation, last.lsn, last.last_order)
-        return Group(events, size, count, position)
+        return Group(events, size, count, position, oldest_ms)
 
     def take_part(self) -> Group | None:
         """The rows that the head has by now, if it is certain to be next; lent, like those of `take`."""

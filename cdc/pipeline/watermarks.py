@@ -2,9 +2,10 @@
 
 A watermark is passed when its end offsets are consumed and nothing below its fence is still open: then the replica
 holds everything below H (`Position.at_fence`), also where no transaction follows. A backfill's ``open`` and ``final``
-fences change the table's state in the replica; a table that no backfill has spoken of has no state, because what it
+fences change the table's state in the replica, and ``final`` says what the table looks like, rows or none; a table that no backfill has spoken of has no state, because what it
 held before its first event is not known to be in the replica (``snapshot.mode=no_data``).
-A void fence ties no read to the log, but it stands where it stands: it moves the position, never a table's state.
+A void fence ties no read to the log, but it stands where it stands: it moves the position. It has a phase only where an
+earlier capture may have called the copy final at the same place, and its copy goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cdc.fence import Watermark
 from cdc.pipeline.selection import Selection
 from cdc.pipeline.transactions import Assembler
 from cdc.position import Position, TopicPartition
+from cdc.table import Table
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,7 @@ class Watermarks:
         self._next = next_offsets
         self._pending: deque[_Pending] = deque()
         self._newest_phase: dict[str, int] = {}
+        self._shapes: list[tuple[Table, str]] = []
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -72,6 +75,11 @@ class Watermarks:
             self._pending.popleft().done = True
         return position, tables
 
+    def take_shapes(self) -> list[tuple[Table, str]]:
+        """Row schema and topic of each table whose backfill was found complete since the last call."""
+        shapes, self._shapes = self._shapes, []
+        return shapes
+
     def _passed(self, watermark: Watermark, assembler: Assembler) -> bool:
         if not self._marks_consumed(watermark):
             return False
@@ -104,7 +112,7 @@ class Watermarks:
         ]
 
     def _phase(self, watermark: Watermark) -> dict[str, TableState]:
-        if watermark.void or watermark.phase not in ("open", "final"):
+        if watermark.phase not in ("open", "final"):
             return {}
         state: TableState = "live" if watermark.phase == "final" else "backfilling"
         changed: dict[str, TableState] = {}
@@ -113,6 +121,8 @@ class Watermarks:
             if collection and self._newest_phase.get(collection, -1) <= watermark.lsn:
                 self._newest_phase[collection] = watermark.lsn
                 changed[collection] = state
+                if watermark.shape is not None:
+                    self._shapes.append((watermark.shape, topic))
         return changed
 
 

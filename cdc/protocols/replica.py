@@ -7,6 +7,7 @@ from typing import Protocol
 
 from cdc.checkpoint import SinkCheckpoint
 from cdc.event import Delivered
+from cdc.table import Table
 
 
 class StoreTransaction(Protocol):
@@ -16,6 +17,13 @@ class StoreTransaction(Protocol):
         """Apply in this order, which is the source's. May hold parts of transactions; may be called again.
 
         Raises Rejected for what can never be applied; then the transaction can only be rolled back.
+        """
+        ...
+
+    def ensure(self, table: Table, topic: str) -> None:
+        """Make the table that rows of ``topic`` go to, if there is none, as this row schema has it; empty, of course.
+
+        One that is there is left as it is. A store that is told to make no tables, or knows none, does nothing.
         """
         ...
 
@@ -44,7 +52,8 @@ class Store(Protocol):
     def claim(self, sink: str, source: str) -> SinkCheckpoint:
         """Become the only owner of (sink, source): raise the epoch, end the previous owner's session.
 
-        Returns what the replica holds, an empty checkpoint at first.
+        Returns what the replica holds, an empty checkpoint at first. May be called again, after ``close`` too: Fenced
+        when somebody else has claimed since this store did, so that two owners never take it from each other in turn.
         """
         ...
 

@@ -66,7 +66,7 @@ class MemoryEvents:
         return [Record(topic, number, None, value) for number in range(self.partitions)]
 
     def begin(self, lsn: int, xid: int = 1) -> Record:
-        """BEGIN."""
+        """BEGIN; the source committed at as many milliseconds as ``lsn`` says."""
         return self._mark(False, xid, lsn, {})  # noqa: FBT003 - as in TransactionMark
 
     def end(self, lsn: int, counts: Mapping[str, int], xid: int = 1) -> Record:
@@ -84,7 +84,7 @@ class MemoryEvents:
         void: str = "",
         generation: int = 1,
     ) -> Record:
-        """A watermark for the fence at ``lsn``."""
+        """A watermark for the fence at ``lsn``; a ``final`` one tells the table's row schema."""
         value = (f"fence-{lsn}", kind, table, generation, lsn, dict(ends), void, phase)
         return Record(f"{self.prefix}.watermark", 0, None, pickle.dumps(value))
 
@@ -99,13 +99,23 @@ class MemoryEvents:
 
     def transaction(self, record: Record) -> TransactionMark:
         ended, xid, lsn, counts = _unpickled(record)
-        return TransactionMark(ended, xid, lsn, counts, record.offset)
+        return TransactionMark(ended, xid, lsn, counts, record.offset, commit_ms=lsn)
 
     def watermark_of(self, record: Record) -> Watermark:
         """What a watermark's record says."""
         fence, kind, table, generation, lsn, ends, void, phase = _unpickled(record)
-        id_ = self._tables[table].id if table else None
-        return Watermark(fence, kind, id_, generation, lsn, ends, void, phase)
+        known = self._tables[table] if table else None
+        return Watermark(
+            fence,
+            kind,
+            known.id if known else None,
+            generation,
+            lsn,
+            ends,
+            void,
+            phase,
+            shape=known if phase == "final" else None,
+        )
 
     def values(self, table: Table, row: bytes) -> Mapping[str, object]:
         return row_values(table, row)

@@ -43,7 +43,7 @@ class MemoryReplica:
 
 
 class MemoryStore:
-    """`cdc.protocols.Store` on a `MemoryReplica`. Tables are made by their first event."""
+    """`cdc.protocols.Store` on a `MemoryReplica`. Tables are made by their first event, or by ``ensure``."""
 
     transactional = True
 
@@ -57,6 +57,8 @@ class MemoryStore:
     def claim(self, sink: str, source: str) -> SinkCheckpoint:
         self.replica.reach()
         with self.replica.lock:
+            if self.owner == (sink, source):
+                self.check_epoch()
             self.owner = (sink, source)
             self.replica.epochs[self.owner] += 1
             self.epoch = self.replica.epochs[self.owner]
@@ -95,6 +97,10 @@ class MemoryTransaction:
         self._store.replica.reach()
         for event in events:
             self._apply(self._touched(event.collection), event)
+
+    def ensure(self, table: Table, topic: str) -> None:  # noqa: ARG002 - rows are kept by the table
+        self._store.replica.reach()
+        self._touched(str(table.id))
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         self._store.replica.reach()

@@ -65,6 +65,10 @@ class StoreContract:
         """All rows of the replica's table, in any order."""
         raise NotImplementedError
 
+    def exists(self, table: Table) -> bool:
+        """Whether the replica has the table, with or without rows."""
+        raise NotImplementedError
+
     def prepare(self, table: Table) -> None:
         """Make the replica's table where the store does not do so by itself."""
 
@@ -123,6 +127,38 @@ class StoreContract:
         _commit(store, 10, item("c", 10, 1, 1))
         _commit(store, 20, item("c", 20, 1, 2), item("t", 20, 2, 0), item("c", 20, 3, 3, "after"))
         self._holds((3, "after", None))
+
+    def test_truncate_needs_to_know_neither_the_key_nor_rows(self) -> None:
+        """Its event has no key: of a store opened anew, it may be the first one that names the table."""
+        keyless = make_table(str(ITEMS.id), "id", "name", "note", key=())
+        emptied = item("t", 20, 1, 0)._replace(table=keyless)
+        store = self._claimed()
+        _commit(store, 5, emptied._replace(position=Position(1, 5, 1)))
+        _commit(store, 10, item("c", 10, 1, 1))
+        store.close()
+        store = self._claimed()
+        _commit(store, 20, emptied, item("c", 20, 2, 2))
+        self._holds((2, None, None))
+
+    def test_a_table_without_rows_is_made_once_and_with_the_transaction(self) -> None:
+        store = self._claimed()
+        transaction = store.begin()
+        transaction.ensure(ITEMS, PARTITION.topic)
+        transaction.rollback()
+        assert not self.exists(ITEMS), "made by a transaction that was rolled back"
+        for _ in range(2):
+            transaction = store.begin()
+            transaction.ensure(ITEMS, PARTITION.topic)
+            transaction.save(_at(10))
+            transaction.commit()
+        assert self.exists(ITEMS)
+        self._holds()
+        _commit(store, 20, item("c", 20, 1, 1))
+        transaction = store.begin()
+        transaction.ensure(ITEMS, PARTITION.topic)
+        transaction.save(_at(30))
+        transaction.commit()
+        self._holds((1, None, None))
 
     def test_parts_of_a_transaction_appear_together(self) -> None:
         store = self._claimed()
@@ -199,6 +235,19 @@ class StoreContract:
 
     # --- the owner -------------------------------------------------------------------------------------------
 
+    def test_an_owner_that_was_replaced_does_not_take_it_back(self) -> None:
+        former = self._claimed()
+        self._claimed()
+        former.close()
+        _raises(lambda: former.claim("sink", "p"))
+
+    def test_an_owner_claims_again_after_an_outage(self) -> None:
+        store = self._claimed()
+        store.close()
+        store.claim("sink", "p")
+        _commit(store, 10, item("c", 10, 1, 1))
+        self._holds((1, None, None))
+
     def test_a_zombie_cannot_write(self) -> None:
         zombie = self._claimed()
         heir = self._claimed()
@@ -257,7 +306,7 @@ def _commit(
     transaction.commit()
 
 
-def _raises(act: Callable[[], None]) -> None:
+def _raises(act: Callable[[], object]) -> None:
     """The zombie is told: Fenced where it could still ask, some error of ours where its session was ended."""
     try:
         act()

@@ -100,6 +100,11 @@ class _Wanted(NamedTuple):
     staged: str
 
 
+def exists(session: Session, target: TableId) -> bool:
+    """Whether the replica has the table. Failed when the name is taken by what is no table."""
+    return _oid(session, target) is not None
+
+
 def find_or_make(
     session: Session,
     table: Table,

@@ -12,8 +12,8 @@ from psycopg import errors
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
-from cdc.table import TableId
-from connectors.postgres import checkpoints, statements
+from cdc.table import Table, TableId
+from connectors.postgres import checkpoints, replica_tables, statements
 from connectors.postgres.net_changes import NetChanges
 from connectors.postgres.sink_session import SinkSession
 from connectors.postgres.sink_settings import SinkSettings
@@ -63,6 +63,11 @@ class SinkTransaction:
             for start in range(0, len(events), size):
                 self._take(events[start : start + size])
                 self._write_all()
+
+    def ensure(self, table: Table, topic: str) -> None:
+        """Make the table if there is none, under ``schema.evolution=basic``."""
+        with self._working(f"making {table.id} in the replica"):
+            self._session.writers.ensure(table, topic)
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         """Store the checkpoint with the rows, and keep claims waiting from here to the end. Fenced as ``commit``."""
@@ -129,7 +134,7 @@ class SinkTransaction:
 
     def _run_of(self, event: Delivered) -> _Run:
         """Where the event is taken up. What an earlier row schema brought is written first."""
-        if event.key is None and event.op != "t":
+        if event.key is None:
             raise Rejected(
                 f"an event of {event.collection} has no key",
                 "capture the table by a key: a primary key, or an index as its replica identity",
@@ -159,13 +164,16 @@ class SinkTransaction:
             run.changes.clear()
 
     def _empty(self, event: Delivered) -> None:
-        """Note a truncate, behind what came before. Those of one statement follow each other, and go together."""
-        run = self._runs.get(event.collection)
-        if run is None or run.changes.table is not event.table:
-            run = self._run_of(event)
-        run.changes.settle()
-        self._write(run)
-        self._emptied[run.writer.replica.id] = None
+        """Note a truncate, behind what came before. Those of one statement follow each other, and go together.
+
+        Its event has no key, so that its row schema may lack one too: the table's name is all that is taken from it.
+        """
+        if (run := self._runs.get(event.collection)) is not None:
+            run.changes.settle()
+            self._write(run)
+        target = self._settings.target(event.table.id, event.topic)
+        if replica_tables.exists(self._session.connection, target):
+            self._emptied[target] = None
 
     def _write_emptied(self) -> None:
         if not self._emptied:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cdc.event import Delivered
+from cdc.table import Table
 from connectors.postgres.checkpoints import Session
-from connectors.postgres.replica_tables import find_or_make
+from connectors.postgres.replica_tables import exists, find_or_make
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.table_writer import TableWriter
 from connectors.postgres.tuples import TupleTranscoder
@@ -34,6 +35,13 @@ class Writers:
         # Put back last: the first is the one that was not used for the longest time.
         self._by_collection[event.collection] = known
         return known
+
+    def ensure(self, table: Table, topic: str) -> None:
+        """Make the table for a row schema, if there is none and tables are made here at all."""
+        target = self._settings.target(table.id, topic)
+        if self._settings.evolution == "basic" and not exists(self._session, target):
+            transcoder = TupleTranscoder(table.columns, table.key)
+            find_or_make(self._session, table, target, transcoder.staged_types, "basic")
 
     def trim(self) -> None:
         """Drop the staging tables that were not used of late. To be called between transactions' uses of them."""

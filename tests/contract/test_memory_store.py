@@ -20,3 +20,6 @@ class TestMemoryStore(StoreContract):
 
     def rows(self, table: Table) -> Sequence[Mapping[str, object]]:
         return list(self.replica.rows.get(str(table.id), {}).values())
+
+    def exists(self, table: Table) -> bool:
+        return str(table.id) in self.replica.rows

@@ -28,11 +28,14 @@ class TestPostgresStore(StoreContract):
         return self.opened[-1]
 
     def rows(self, table: Table) -> Sequence[Mapping[str, object]]:
+        if not self.exists(table):
+            return []
         with psycopg.connect(self.dsn, row_factory=dict_row) as connection:
             name = sql.Identifier(*table.id)
-            found = connection.execute(
-                "SELECT to_regclass(%s) AS name", (name.as_string(connection),)
-            )
-            if found.fetchone() == {"name": None}:
-                return []
             return connection.execute(sql.SQL("SELECT * FROM {}").format(name)).fetchall()
+
+    def exists(self, table: Table) -> bool:
+        with psycopg.connect(self.dsn) as connection:
+            name = sql.Identifier(*table.id).as_string(connection)
+            found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
+            return found == (True,)

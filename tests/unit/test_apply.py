@@ -347,6 +347,54 @@ def test_a_table_is_live_from_the_final_fence_of_its_backfill(bench: Bench) -> N
     assert bench.checkpoint.tables == {"s.items": "live"}
 
 
+def test_a_table_without_rows_is_there_after_its_backfill(bench: Bench) -> None:
+    bench.source.watermark(50, "s.items", "open")
+    bench.source.watermark(60, "s.orders", "final", void="limbo")
+    bench.source.watermark(100, "s.items", "final")
+    bench.run_until(Position.at_fence(1, 100))
+    assert bench.replica.rows == {"s.items": {}}
+
+
+def test_the_lag_is_the_age_of_what_waits_and_nothing_when_nothing_does(bench: Bench) -> None:
+    now = 50.0  # seconds; the source of these tests commits at as many milliseconds as its LSN says
+    applier = bench.applier()
+    assert applier.status.lag_seconds(now) is None
+    bench.source.write(40_000, insert(1))
+    records = bench.source.records(41_000, insert(2), insert(3))
+    bench.source.topics.append(r for r in records if r.partition != 1 or r.topic == "p.transaction")
+    with bench.running(applier):
+        bench.wait(lambda: applier.status.oldest_ms == 41_000)
+        assert applier.status.lag_seconds(now) == 9.0
+        bench.source.topics.append(
+            r for r in records if r.partition == 1 and r.topic != "p.transaction"
+        )
+        bench.wait(lambda: applier.status.lag_seconds(now) == 0.0)
+        assert bench.checkpoint.position == Position(1, 41_000, 2)
+        assert applier.status.lag_seconds(now + 3600) == 0.0
+        bench.replica.away = True
+        bench.source.write(48_000, insert(4))
+        bench.wait(lambda: applier.status.lag_seconds(now) == 2.0)
+        assert applier.status.lag_seconds(now + 1) == 3.0
+        bench.replica.away = False
+        bench.wait(lambda: applier.status.lag_seconds(now) == 0.0)
+
+
+def test_an_owner_replaced_during_an_outage_does_not_take_it_back(bench: Bench) -> None:
+    def replace_it() -> None:
+        with bench.running() as applier:
+            bench.wait(lambda: applier.status.state == "running")
+            bench.replica.away = True
+            bench.source.write(100, insert(1))
+            bench.wait(lambda: applier.status.state == "away")
+            bench.replica.epochs[KEY] += 1
+            bench.replica.away = False
+            time.sleep(0.3)
+
+    with pytest.raises(Fenced):
+        replace_it()
+    assert bench.items == {}
+
+
 def test_a_table_without_backfill_has_no_state_and_a_void_fence_gives_none(bench: Bench) -> None:
     bench.source.write(100, insert(1))
     bench.source.watermark(200, "s.items", "final", void="limbo")

@@ -156,9 +156,10 @@ def test_marks_name_collections_as_events_do() -> None:
     (end,) = ours.end()
     reader = decoder(registry)
     (event,) = delivered(reader.data([record]))
-    assert reader.transaction(begin) == TransactionMark(False, 770, LSN, (), -1)
+    committed_ms = COMMITTED_US // 1000
+    assert reader.transaction(begin) == TransactionMark(False, 770, LSN, (), -1, committed_ms)
     assert reader.transaction(end._replace(offset=5)) == TransactionMark(
-        True, 770, LSN, ((event.collection, 1),), 5
+        True, 770, LSN, ((event.collection, 1),), 5, committed_ms
     )
     assert event.table.id == table.id
 

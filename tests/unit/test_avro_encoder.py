@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
+import fastavro
 import pytest
 
+from cdc.avro.framing import frame
+from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.errors import Refused, Unreachable
-from cdc.event import Change, Message, Record, Truncate
+from cdc.event import Change, Delivered, Message, Record, Truncate
 from cdc.fence import Watermark
 from cdc.protocols import EventEncoder as EventEncoderSeam
 from cdc.table import Column, Table, TableId
@@ -288,6 +292,38 @@ def test_a_watermark_comes_back_as_it_went(table: TableId | None) -> None:
     record = encoder(registry).watermark(sent)
     assert (record.topic, record.partition) == ("shop.watermark", 0)
     assert decoder(registry).watermark(record) == sent
+
+
+def test_the_final_fence_of_a_table_without_rows_brings_its_row_schema() -> None:
+    registry, table, row = MemoryRegistry(), bench_orders(), bench_row()
+    sent = Watermark("f", "backfill", table.id, 1, LSN, {}, phase="final", shape=table)
+    ours, theirs = encoder(registry), decoder(registry)
+    found = theirs.watermark(ours.watermark(sent)).shape
+    assert found is not None
+    assert found.same_shape(table)
+    ours.begin(770, LSN, COMMITTED_US)
+    records = ours.changes([change(table, "c", 1, after=row)])
+    (delivered,) = theirs.data(records[1:])
+    assert isinstance(delivered, Delivered)
+    assert delivered.table is found
+    (emptied,) = theirs.data(ours.truncate(Truncate(table, LSN, 2))[:1])
+    assert isinstance(emptied, Delivered)
+    assert emptied.table is found
+
+
+def test_a_watermark_of_an_earlier_version_is_read() -> None:
+    registry = MemoryRegistry()
+    schema = packaged_schema("watermark")
+    schema["fields"] = [f for f in schema["fields"] if not f["name"].endswith("_schema")]
+    old = io.BytesIO()
+    fastavro.schemaless_writer(
+        old,
+        fastavro.parse_schema(schema),
+        {"fence": "f", "kind": "mark", "table": None, "generation": 1, "lsn": LSN, "ends": []},
+    )
+    id_ = registry.register("shop.watermark-value", schema_text(schema))
+    record = Record("shop.watermark", 0, None, frame(id_) + old.getvalue())
+    assert decoder(registry).watermark(record) == Watermark("f", "mark", None, 1, LSN, {})
 
 
 def test_what_could_not_be_sent_is_not_counted() -> None:
