@@ -4,7 +4,8 @@ Pure bookkeeping over what capture decodes. PostgreSQL makes commits visible in 
 a transaction may be decoded while no snapshot shows it yet, for microseconds, or for as long as a synchronous standby
 is away. So every decoded transaction is remembered until it is *settled*: until no fence to come can carry a snapshot
 that misses it (`cdc.protocols.Horizon`). Forgetting goes by that alone. Behind the newest few thousand only the xids
-are kept: a fence that misses one of those is void, whatever it touched.
+are kept, as few intervals: a fence that misses one of those is void, whatever it touched. Keys are kept up to a number
+of bytes: a fence that misses a transaction whose keys had to go is void.
 """
 
 from __future__ import annotations
@@ -20,19 +21,23 @@ from cdc.protocols import Horizon
 from cdc.table import TableId
 
 _KEPT_WHOLE = 10_000
-_MOST_KEYS = 100_000
+_KEY_BYTES = 32 << 20
+_KEY_OVERHEAD = 120
+_MOST_HORIZONS = 1_000
 
 
 @dataclass(slots=True)
 class _Decoded:
     """A decoded transaction that is not settled: which tables it touched, and which keys of watched ones.
 
-    ``keys_from`` is its commit LSN; or 0 once its keys were too many to remember.
+    ``key_bytes`` is what its keys cost. ``forgotten``: there were too many of them.
     """
 
-    keys_from: int
+    commit_lsn: int
     tables: set[TableId] = field(default_factory=set)
     keys: dict[TableId, dict[bytes, bool]] = field(default_factory=dict)
+    key_bytes: int = 0
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,29 @@ class FenceJudge:
         self._current_lsn = 0
         self._watched: dict[TableId, int] = {}
         self._horizons: deque[Horizon] = deque()
+        self._settled: deque[tuple[int, list[tuple[int, int]]]] = deque()
+        self._with_keys: deque[_Decoded] = deque()
+        self._key_bytes = 0
 
-    @property
-    def unseen(self) -> tuple[tuple[int, int], ...]:
-        """The 64-bit xids of all decoded transactions that are not settled, as intervals."""
+    def unseen(self, lsn: int) -> tuple[tuple[int, int], ...]:
+        """The 64-bit xids of all decoded transactions that were not settled at ``lsn``, as intervals.
+
+        That is what a capture has to know which goes on from there: a fence that it meets again may miss one that was
+        settled by a horizon further on. ``lsn`` never goes back from call to call.
+        """
+        while self._settled and self._settled[0][0] <= lsn:
+            self._settled.popleft()
         everything = XidSet(self._decoded)
         everything.add_intervals(self._old.intervals())
+        for _, settled in self._settled:
+            everything.add_intervals(settled)
+        everything.fill(self._snapshot)
         return tuple(everything.intervals())
+
+    @property
+    def all_settled(self) -> bool:
+        """Whether there is nothing to forget."""
+        return not self._decoded and not self._old.intervals()
 
     @property
     def floor(self) -> int:
@@ -103,7 +124,7 @@ class FenceJudge:
             oldest = list(self._decoded)[:_KEPT_WHOLE]
             self._old.add(oldest)
             for xid in oldest:
-                del self._decoded[xid]
+                self._drop_keys(self._decoded.pop(xid))
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Changes of the current transaction, in order."""
@@ -113,13 +134,30 @@ class FenceJudge:
             self._touched(table, changes)
 
     def _touched(self, table: TableId, changes: Sequence[Change]) -> None:
-        keys = self._current.keys.setdefault(table, {})
+        current = self._current
+        if current.forgotten:
+            return
+        keys = current.keys.setdefault(table, {})
+        size = 0
         for change in changes:
-            if change.table.id == table and change.key is not None:
-                keys[change.key] = keys.get(change.key, False) or not change.unchanged
-        if len(keys) > _MOST_KEYS:
-            keys.clear()
-            self._current.keys_from = 0
+            key = change.key
+            if change.table.id == table and key is not None:
+                if key not in keys:
+                    size += len(key) + _KEY_OVERHEAD
+                keys[key] = keys.get(key, False) or not change.unchanged
+        if size and not current.key_bytes:
+            self._with_keys.append(current)
+        current.key_bytes += size
+        self._key_bytes += size
+        while self._key_bytes > _KEY_BYTES:
+            oldest = self._with_keys.popleft()
+            self._drop_keys(oldest)
+            oldest.forgotten = True
+
+    def _drop_keys(self, decoded: _Decoded) -> None:
+        self._key_bytes -= decoded.key_bytes
+        decoded.key_bytes = 0
+        decoded.keys = {}
 
     def truncated(self, table: TableId) -> None:
         """The current transaction emptied ``table``."""
@@ -128,19 +166,28 @@ class FenceJudge:
     def settle(self, horizon: Horizon) -> None:
         """Forget what is settled, as soon as the log has been followed to the horizon's LSN."""
         self._snapshot = horizon.snapshot
-        self._horizons.append(horizon)
+        self._old.fill(horizon.snapshot)
+        if len(self._horizons) < _MOST_HORIZONS:
+            self._horizons.append(horizon)
 
     def reached(self, lsn: int) -> None:
         """The log has been followed up to ``lsn``."""
         newest = None
         while self._horizons and self._horizons[0].lsn <= lsn:
             newest = self._horizons.popleft()
-        if newest is not None:
-            for xid in [xid for xid in self._decoded if newest.settled(xid)]:
-                del self._decoded[xid]
-            below = min(newest.readers_xmin, newest.snapshot.xmin)
-            self._old.discard_below(below)
-            self._old.discard_if(newest.settled, newest.snapshot.xmax)
+        if newest is None:
+            return
+        gone = [xid for xid in self._decoded if newest.settled(xid)]
+        for xid in gone:
+            self._drop_keys(self._decoded.pop(xid))
+        settled = XidSet(gone)
+        settled.add_intervals(self._old.intervals())
+        settled.fill(newest.snapshot)
+        self._settled.append((newest.lsn, settled.intervals()))
+        while self._with_keys and not self._with_keys[0].key_bytes:
+            self._with_keys.popleft()
+        below = min(newest.readers_xmin, newest.snapshot.xmax)
+        self._old.forget(below, newest.snapshot.running)
 
     def judge(self, fence: Fence, read_from: int | None = None) -> Judgement:
         """Whether ``fence``, just met, ties its read to this place in the log.
@@ -163,7 +210,7 @@ class FenceJudge:
         for xid, decoded in self._decoded.items():
             if fence.table not in decoded.tables or snapshot.sees(xid):
                 continue
-            if decoded.keys_from < low:
+            if decoded.forgotten or decoded.commit_lsn < low:
                 return _limbo(xid)
             for key, whole in decoded.keys.get(fence.table, {}).items():
                 touched[key] = touched.get(key, False) or whole

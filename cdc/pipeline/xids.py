@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable
 
 from cdc.fence import Snapshot
 
@@ -28,34 +28,37 @@ class XidSet:
         """Put these intervals into the set."""
         self._rebuild(sorted([*self.intervals(), *intervals]))
 
-    def discard_below(self, xid: int) -> None:
-        """Take out all that are lower than ``xid``."""
-        self._rebuild([(max(first, xid), last) for first, last in self.intervals() if last >= xid])
+    def fill(self, snapshot: Snapshot) -> None:
+        """Close gaps in which nothing runs by this snapshot: no later one can miss a transaction there.
 
-    def discard_if(self, gone: Callable[[int], bool], below: int) -> None:
-        """Take out those for which ``gone`` holds. Only ids below ``below`` are asked about."""
+        An earlier one can, and then counts one too many as not seen: safe, and rare.
+        """
+        running = sorted(snapshot.running)
         kept: list[tuple[int, int]] = []
         for first, last in self.intervals():
-            if first >= below:
-                kept.append((first, last))
-            else:
-                kept += [
-                    (xid, xid) for xid in range(first, min(last, below - 1) + 1) if not gone(xid)
-                ]
-                if last >= below:
-                    kept.append((below, last))
+            if kept and first <= snapshot.xmax:
+                before = kept[-1][1]
+                if bisect_left(running, first) == bisect_right(running, before):
+                    kept[-1] = (kept[-1][0], last)
+                    continue
+            kept.append((first, last))
+        self._rebuild(kept)
+
+    def forget(self, below: int, running: Collection[int]) -> None:
+        """Take out all that are lower than ``below``, but for those in ``running``."""
+        kept = [(xid, xid) for xid in sorted(running) if xid < below and xid in self]
+        kept += [(max(first, below), last) for first, last in self.intervals() if last >= below]
         self._rebuild(kept)
 
     def not_seen(self, snapshot: Snapshot) -> int | None:
         """One of the ids that the snapshot does not see; None when it sees all."""
-        for index in range(bisect_left(self._lasts, snapshot.xmin), len(self._lasts)):
-            first, last = self._firsts[index], self._lasts[index]
-            if last >= snapshot.xmax:
-                return last
-            for xid in range(max(first, snapshot.xmin), last + 1):
-                if xid in snapshot.running:
-                    return xid
-        return None
+        if self._lasts and self._lasts[-1] >= snapshot.xmax:
+            return self._lasts[-1]
+        return min((xid for xid in snapshot.running if xid in self), default=None)
+
+    def __contains__(self, xid: int) -> bool:
+        index = bisect_left(self._lasts, xid)
+        return index < len(self._lasts) and self._firsts[index] <= xid
 
     def _rebuild(self, intervals: list[tuple[int, int]]) -> None:
         firsts: list[int] = []
