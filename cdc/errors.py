@@ -63,5 +63,9 @@ class Fenced(CdcError):
     """Stop this owner at once: a newer one has taken its place. Nothing it began takes effect."""
 
 
+class Gone(Failed):
+    """What was asked for is not there any more: a table that was dropped, renamed, or taken out of the publication."""
+
+
 class Rejected(CdcError):
     """A record that can never be applied: dead letter and parked key, or stop, by policy."""

@@ -8,6 +8,7 @@ Everything here is bookkeeping: reads happen in other processes, sending happens
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import deque
@@ -15,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cdc.checkpoint import BackfillProgress
-from cdc.errors import Unreachable
+from cdc.errors import CdcError, Gone, Rejected, Unreachable
 from cdc.event import Change, Rows
 from cdc.fence import Fence, Signal, Watermark
 from cdc.pipeline.fences import FenceJudge, Judgement
 from cdc.pipeline.reading import Job, Read, Readers
 from cdc.table import Table, TableId
+
+log = logging.getLogger(__name__)
 
 _FIRST_ROWS = 1_000
 _MOST_ROWS = 20_000
@@ -78,12 +81,27 @@ class Admission:
     """What enters the stream at a fence, and what is true once it is acknowledged.
 
     ``watermark`` lacks only its end offsets. ``progress`` and the two lists of signals go into the checkpoint.
+    ``withdrawn``: an earlier capture may have sent rows at this fence, and not all of them.
     """
 
     changes: list[Change]
     watermark: Watermark
     progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
     new_signals: tuple[Signal, ...] = ()
+    finished: frozenset[str] = frozenset()
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """What reads that can never be made as they were asked for change in the checkpoint.
+
+    ``gone`` are tables that cannot be read any more. ``progress`` are copies that begin again, ``finished`` signals
+    that such a copy answers.
+    """
+
+    gone: frozenset[TableId] = frozenset()
+    progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
     finished: frozenset[str] = frozenset()
 
 
@@ -113,7 +131,10 @@ class Backfill:
         self._reread_last = False
         self._flights: dict[str, _Flight] = {}
         self._shapes: dict[TableId, Table] = {}
+        self._amendments: deque[Amendment] = deque()
         self._not_before = 0.0
+        self._run = uuid.uuid4().hex[:12]
+        self._asked = 0
         for table, entry in self._progress.items():
             if entry.state != "done":
                 self._copies[table] = _Copy(table, entry.after)
@@ -162,6 +183,21 @@ class Backfill:
             if not self._may_read() or not self._ask():
                 return
 
+    def amendments(self) -> list[Amendment]:
+        """What has come up since the last call; each belongs to the place that the log has been followed to."""
+        found = list(self._amendments)
+        self._amendments.clear()
+        return found
+
+    def copy_again(self, table: TableId) -> Mapping[TableId, BackfillProgress]:
+        """Read all of a table, because its rows are more than can be asked for one by one; its progress from here."""
+        before = self._progress.get(table) or BackfillProgress("running")
+        progress = replace(before, state="running", after=None)
+        self._drop_flights(table)
+        self._progress[table] = progress
+        self._copies[table] = _Copy(table, None)
+        return {table: progress}
+
     def at_fence(self, fence: Fence, lsn: int) -> Admission:
         """Our own fence was met in the log at ``lsn``: its rows enter here, or its read is void."""
         for read in self._readers.collect(fence.id):
@@ -170,12 +206,13 @@ class Backfill:
         self._ask_next()
         flight = self._flights.pop(fence.id, None)
         if flight is None or flight.rows is None:
-            return self._void(fence, lsn, "its read was given up, or made before a restart")
+            return self._unknown(fence, lsn)
         self._judge.unwatch(flight.job.table)
         judgement = self._judge.judge(fence, flight.read_from)
-        if judgement.void:
+        void = judgement.void or self._overtaken(flight)
+        if void:
             self._ask_again(flight)
-            return self._void(fence, lsn, judgement.void)
+            return self._void(fence, lsn, void)
         if not flight.signals:
             return self._admit_range(flight, flight.rows, judgement, fence, lsn)
         return self._admit_keys(flight, flight.rows, judgement, lsn)
@@ -199,13 +236,13 @@ class Backfill:
             signals.append(self._rereads.popleft())
             keys |= dict.fromkeys(signals[-1].keys)
         table = signals[0].table
-        job = Job(_fence_id(signals[0].id), table, keys=tuple(keys))
+        job = Job(self._fence_id(signals[0].id), table, keys=tuple(keys))
         self._give(_Flight(job, self._judge.watch(table), tuple(signals)))
 
     def _ask_range(self) -> bool:
         for copy in self._copies.values():
             if copy.may_read():
-                job = Job(_fence_id(str(copy.table)), copy.table, copy.next_after, copy.limit)
+                job = Job(self._fence_id(str(copy.table)), copy.table, copy.next_after, copy.limit)
                 flight = _Flight(job, self._judge.watch(copy.table), ())
                 copy.flights.append(flight)
                 self._give(flight)
@@ -222,12 +259,7 @@ class Backfill:
             return  # given up meanwhile
         if read.rows is None:
             assert read.error is not None
-            if not isinstance(read.error, Unreachable):
-                raise read.error
-            self._not_before = time.monotonic() + _RETRY_SECONDS
-            del self._flights[read.job.fence]
-            self._judge.unwatch(flight.job.table)
-            self._ask_again(flight)
+            self._failed(flight, read.error)
             return
         flight.rows = read.rows._replace(table=self._intern(read.rows.table))
         copy = self._copies.get(flight.job.table)
@@ -236,21 +268,72 @@ class Backfill:
             copy.exhausted = read.rows.last is None
             copy.limit = _next_limit(copy.limit, read.rows)
 
+    def _failed(self, flight: _Flight, error: CdcError) -> None:
+        """No fence follows, or one that is void."""
+        table = flight.job.table
+        del self._flights[flight.job.fence]
+        self._judge.unwatch(table)
+        match error:
+            case Unreachable():
+                self._not_before = time.monotonic() + _RETRY_SECONDS
+                self._ask_again(flight)
+            case Gone():
+                log.warning(
+                    "%s; it is not copied any further (when it is there again, restart the connector)",
+                    error.what,
+                )
+                self._give_up(table)
+            case Rejected():
+                log.warning("%s is copied from its first key: %s", table, error.what)
+                finished = frozenset(signal.id for signal in flight.signals)
+                self._amendments.append(
+                    Amendment(progress=self.copy_again(table), finished=finished)
+                )
+            case _:
+                raise error
+
+    def _give_up(self, table: TableId) -> None:
+        self._drop_flights(table)
+        for fence, flight in list(self._flights.items()):
+            if flight.job.table == table:
+                del self._flights[fence]
+                self._judge.unwatch(table)
+        self._copies.pop(table, None)
+        self._progress.pop(table, None)
+        self._rereads = deque(signal for signal in self._rereads if signal.table != table)
+        self._amendments.append(Amendment(gone=frozenset({table})))
+
     def _ask_again(self, flight: _Flight) -> None:
         if flight.signals:
             self._rereads.extend(flight.signals)
-        elif (copy := self._copies.get(flight.job.table)) is not None:
+        elif (copy := self._copies.get(flight.job.table)) is not None and flight in copy.flights:
             # Ranges behind this one began at its last row: they are read again with it.
-            self._drop_flights(copy.table)
+            self._drop_flights(copy.table, first=flight)
             copy.next_after, copy.exhausted, copy.owed = flight.job.after, False, None
 
-    def _drop_flights(self, table: TableId) -> None:
+    def _overtaken(self, flight: _Flight) -> str:
+        """Ranges enter in the order of their keys, whatever the order in which two readers let their fences go."""
+        copy = self._copies.get(flight.job.table)
+        if flight.signals or (copy is not None and copy.flights[0] is flight):
+            return ""
+        return "the range before this one has not entered yet"
+
+    def _drop_flights(self, table: TableId, first: _Flight | None = None) -> None:
+        """Give up the reads of this copy, or those from ``first`` on."""
         copy = self._copies.get(table)
-        if copy is not None:
-            for flight in copy.flights:
-                if self._flights.pop(flight.job.fence, None) is not None:
-                    self._judge.unwatch(table)
-            copy.flights.clear()
+        if copy is None:
+            return
+        while copy.flights:
+            flight = copy.flights.pop()
+            if self._flights.pop(flight.job.fence, None) is not None:
+                self._judge.unwatch(table)
+            if flight is first:
+                return
+
+    def _fence_id(self, name: str) -> str:
+        """Unique for each attempt: the fence of an abandoned one may still be on its way."""
+        self._asked += 1
+        return f"{name}#{self._run}.{self._asked}"
 
     def _intern(self, table: Table) -> Table:
         """Tables that crossed a process boundary lost their identity."""
@@ -260,6 +343,20 @@ class Backfill:
         return known
 
     # --- admissions ------------------------------------------------------------------------------------------
+
+    def _unknown(self, fence: Fence, lsn: int) -> Admission:
+        """A fence without its read.
+
+        One that this capture asked for has sent nothing. One that an earlier capture asked for may have sent a part of
+        its rows, and an END that counts them all: nobody will ever send the others.
+        """
+        if fence.id.rpartition("#")[2].startswith(f"{self._run}."):
+            return self._void(fence, lsn, "its read was given up")
+        void = self._void(fence, lsn, "its read was made before a restart")
+        if fence.table in self._copies:
+            # The earlier capture may have called the copy done here.
+            void = replace(void, watermark=replace(void.watermark, phase="open"))
+        return replace(void, withdrawn=True)
 
     def _void(self, fence: Fence, lsn: int, why: str) -> Admission:
         mark = Watermark(fence.id, fence.kind, fence.table, self._generation, lsn, {}, void=why)
@@ -282,7 +379,7 @@ class Backfill:
             progress = replace(progress, after=flight.job.after)
             copy.owed = self._waiting_of(table)
         return self._finish(
-            table,
+            read.table,
             progress,
             changes,
             done=copy.whole,
@@ -314,7 +411,7 @@ class Backfill:
                 copy.owed |= {signal.id for signal in again}
             copy.owed -= ids
         return self._finish(
-            table,
+            read.table,
             self._progress.get(table),
             changes,
             done=copy is not None and copy.whole,
@@ -326,7 +423,7 @@ class Backfill:
 
     def _finish(
         self,
-        table: TableId,
+        shape: Table,
         progress: BackfillProgress | None,
         changes: list[Change],
         *,
@@ -336,6 +433,7 @@ class Backfill:
         again: tuple[Signal, ...],
         finished: frozenset[str],
     ) -> Admission:
+        table = shape.id
         if done:
             assert progress is not None
             progress = replace(progress, state="done", after=None)
@@ -354,6 +452,7 @@ class Backfill:
             {},
             phase="final" if done else "chunk" if copying else "",
             rows=len(changes),
+            shape=shape if done else None,
         )
         return Admission(changes, mark, update, again, finished)
 
@@ -379,11 +478,6 @@ def _may_join(first: Signal, other: Signal, keys: int) -> bool:
         and other.table == first.table
         and keys + len(other.keys) <= _KEYS_AT_ONCE
     )
-
-
-def _fence_id(name: str) -> str:
-    """Unique for each attempt: the fence of an abandoned one may still be on its way."""
-    return f"{name}#{uuid.uuid4().hex[:12]}"
 
 
 def _reads(

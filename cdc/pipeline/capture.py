@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from cdc.checkpoint import SourceCheckpoint
-from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
+from cdc.event import Begin, Change, Commit, Item, Message, Progress, Record, Truncate
 from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
@@ -30,6 +30,10 @@ from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
 log = logging.getLogger(__name__)
 
 _OURS = "cdc."  # prefix of logical messages that are nobody else's business
+_REQUESTS: Mapping[str, Callable[[bytes], Fence | Signal]] = {
+    FENCE_PREFIX: Fence.from_message,
+    SIGNAL_PREFIX: Signal.from_message,
+}
 _SAVE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
@@ -90,12 +94,15 @@ class Capture:
             self._old_transactions_ended,
         )
         self._outstanding = 0
+        self._last: Step | None = None
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-checkpoint")
         self._saving: Future[None] | None = None
         self._saved = checkpoint
         self._save_due = 0.0
         self._look_due = 0.0
         self._floor_passed = -1
+        self._floor_look_due = 0.0
+        self._told_blocker = False
         self.statistics = CaptureStatistics()
 
     def run(self, stop: Callable[[], bool], on_stream: Callable[[], None] = lambda: None) -> None:
@@ -104,8 +111,7 @@ class Capture:
         ``on_stream`` is called once the source streams: until then it may be another's, or away.
         """
         try:
-            self._open_copies()
-            self._source.start(self._saved.lsn)
+            self._begin()
             on_stream()
             while not stop():
                 self._turn()
@@ -113,6 +119,10 @@ class Capture:
         finally:
             self._saver.shutdown(wait=True, cancel_futures=True)
             self._readers.close()
+
+    def _begin(self) -> None:
+        self._open_copies()
+        self._source.start(self._saved.lsn)
 
     def _turn(self) -> None:
         busy = self._outstanding or self._backfill.busy
@@ -123,6 +133,7 @@ class Capture:
             self._take(items)
             reach("capture.after-write")
         self._backfill.step()
+        self._amend()
         self._acknowledge()
         self._save()
         self._look()
@@ -144,13 +155,13 @@ class Capture:
                     self._judge.begin(item.xid, item.commit_lsn)
                     self.statistics.commit_us = item.commit_us
                 case Commit():
-                    self._writer.write(self._encoder.end())
+                    self._write(self._encoder.end())
                     self._mark(Step(item.end_lsn, item.commit_lsn, settled=True))
                     self._judge.reached(item.end_lsn)
                     self.statistics.transactions += 1
                 case Truncate():
                     self._judge.truncated(item.table.id)
-                    self._writer.write(self._encoder.truncate(item))
+                    self._write(self._encoder.truncate(item))
                 case Message():
                     self._message(item)
                 case Progress():
@@ -161,7 +172,7 @@ class Capture:
 
     def _changes(self, changes: list[Change]) -> None:
         self._judge.changed(changes)
-        self._writer.write(self._encoder.changes(changes))
+        self._write(self._encoder.changes(changes))
         self.statistics.events += len(changes)
         for change in changes:
             if change.unchanged and change.other_key is not None and change.key is not None:
@@ -175,16 +186,23 @@ class Capture:
         self._mark(Step(self._progress.checkpoint.lsn, new_signals=parts, settled=True))
 
     def _message(self, message: Message) -> None:
-        if message.prefix == FENCE_PREFIX:
-            fence = Fence.from_message(message.content)
-            if fence.source == self._prefix:
-                self._fence(fence, message.lsn)
-        elif message.prefix == SIGNAL_PREFIX:
-            signal = Signal.from_message(message.content)
-            if signal.source == self._prefix:
-                self._signal(signal, message.lsn)
-        elif not message.prefix.startswith(_OURS):
-            self._writer.write(self._encoder.message(message))
+        if not message.prefix.startswith(_OURS):
+            self._write(self._encoder.message(message))
+        elif message.transactional:
+            return  # ours stand between transactions; these only carry the log to disk
+        elif message.prefix in (FENCE_PREFIX, SIGNAL_PREFIX):
+            try:
+                request = _REQUESTS[message.prefix](message.content)
+            except ValueError as error:
+                # Anybody may write such a message: it must not stop capture, now and at every restart.
+                log.warning("a message %s at %d is ignored: %s", message.prefix, message.lsn, error)
+                return
+            if request.source != self._prefix:
+                return
+            if isinstance(request, Fence):
+                self._fence(request, message.lsn)
+            else:
+                self._signal(request, message.lsn)
 
     # --- fences and signals ----------------------------------------------------------------------------------
 
@@ -201,7 +219,9 @@ class Capture:
         self._judge.reached(lsn)
 
     def _signal(self, signal: Signal, lsn: int) -> None:
-        if signal.type == "backfill":
+        if signal.table not in {table.id for table in self._source.tables()}:
+            log.warning("signal %s is ignored: %s is not captured", signal.id, signal.table)
+        elif signal.type == "backfill":
             self._admit(self._backfill.open(signal.table, lsn, signal.id))
         else:
             self._mark(Step(lsn, new_signals=self._backfill.take(signal), settled=True))
@@ -209,10 +229,13 @@ class Capture:
     def _admit(self, admission: Admission) -> None:
         """Rows of a fence are a transaction of their own, just below the fence."""
         mark = admission.watermark
-        if admission.changes:
+        if admission.changes or admission.withdrawn:
             self._encoder.begin(0, mark.lsn - 1, time.time_ns() // 1000, "incremental")
-            self._writer.write(self._encoder.changes(admission.changes))
-            self._writer.write(self._encoder.end())
+        if admission.withdrawn:
+            self._write(self._encoder.withdraw())
+        if admission.changes:
+            self._write(self._encoder.changes(admission.changes))
+            self._write(self._encoder.end())
             self.statistics.backfilled += len(admission.changes)
         if mark.phase in ("open", "final"):
             log.info("backfill of %s: %s", mark.table, "begins" if mark.phase == "open" else "done")
@@ -226,6 +249,19 @@ class Capture:
             )
         )
 
+    def _amend(self) -> None:
+        """Reads that can never be made as they were asked for change the checkpoint, from here on in the log."""
+        for amendment in self._backfill.amendments():
+            self._mark(
+                Step(
+                    self._progress.checkpoint.lsn,
+                    progress=amendment.progress,
+                    finished=amendment.finished,
+                    gone=amendment.gone,
+                    settled=True,
+                )
+            )
+
     def _open_copies(self) -> None:
         """Tables that wait for their first copy: what the log brings from here on belongs to a copy under way."""
         for table, entry in self._saved.backfills.items():
@@ -235,21 +271,40 @@ class Capture:
     def _old_transactions_ended(self) -> bool:
         """Whether transactions that may hold rows which the slot never delivers have all ended."""
         floor = self._judge.floor
-        if self._floor_passed < floor and self._source.snapshot().xmin >= floor:
-            self._floor_passed = floor
+        now = time.monotonic()
+        if self._floor_passed < floor and now >= self._floor_look_due:
+            self._floor_look_due = now + _LOOK_SECONDS
+            if self._source.snapshot().xmin >= floor:
+                self._floor_passed = floor
+            elif not self._told_blocker and (blocker := self._source.waiting_for(floor)):
+                self._told_blocker = True
+                log.warning("copies wait for a transaction older than the slot: %s", blocker)
         return self._floor_passed >= floor
 
     # --- acknowledgements, watermarks, checkpoints -----------------------------------------------------------
 
+    def _write(self, records: Sequence[Record]) -> None:
+        if records:
+            self._writer.write(records)
+            self._last = None
+
     def _mark(self, step: Step) -> None:
+        """Nothing was written since the last one, and both say only how far the log has come: they are one."""
+        self.statistics.lsn = max(self.statistics.lsn, step.lsn)
+        if step.bare and self._last is not None:
+            self._last.lsn = max(step.lsn, self._last.lsn)
+            self._last.commit_lsn = max(step.commit_lsn, self._last.commit_lsn)
+            return
         self._writer.mark(step)
         self._outstanding += 1
-        self.statistics.lsn = max(self.statistics.lsn, step.lsn)
+        self._last = step if step.bare else None
 
     def _acknowledge(self) -> None:
         for mark in self._writer.durable():
             self._outstanding -= 1
             if isinstance(mark, Step):
+                if mark is self._last:
+                    self._last = None
                 self._progress.acknowledged(mark)
                 if mark.watermark is not None:
                     self._publish(mark, mark.watermark)
@@ -268,7 +323,7 @@ class Capture:
             for number in range(self._partitions(topic))
         }
         reach("capture.before-watermark")
-        self._writer.write([self._encoder.watermark(replace(watermark, ends=ends))])
+        self._write([self._encoder.watermark(replace(watermark, ends=ends))])
         self._writer.mark(_Published(step))
         self._outstanding += 1
 
@@ -280,12 +335,12 @@ class Capture:
         if self._saving is not None or now < self._save_due:
             return
         self._progress.pin(self._pinned())
-        self._progress.saw(self._judge.unseen, self._judge.floor)
+        self._progress.saw(self._judge.unseen(self._progress.checkpoint.lsn), self._judge.floor)
         checkpoint = self._progress.checkpoint
+        self._save_due = now + _SAVE_SECONDS
         if checkpoint != self._saved:
             self._saved = checkpoint
             self._saving = self._saver.submit(self._store, checkpoint)
-            self._save_due = now + _SAVE_SECONDS
 
     def _store(self, checkpoint: SourceCheckpoint) -> None:
         reach("capture.before-save")
@@ -302,7 +357,7 @@ class Capture:
     def _look(self) -> None:
         """Ask the source which transactions every reader sees by now, so that the judge may forget them."""
         now = time.monotonic()
-        if now >= self._look_due and self._judge.unseen:
+        if now >= self._look_due and not self._judge.all_settled:
             self._judge.settle(self._source.horizon())
             self._look_due = now + _LOOK_SECONDS
 
@@ -313,11 +368,19 @@ class Capture:
             self._writer.flush(1.0)
             self._source.keep_alive()
             self._acknowledge()
-        self._saved_now()
+        self._await_save()
         self._save_due = 0.0
         self._save()
-        self._saved_now()
+        self._await_save()
         self._source.keep_alive()
+
+    def _await_save(self) -> None:
+        """A save ends by itself, well or with an error, after its own patience."""
+        while self._saving is not None:
+            wait([self._saving], _PATIENCE)
+            self._source.keep_alive()
+            if self._saving.done():
+                self._saved_now()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ class Step:
     """A place in the log: a commit's end, a fence, a signal, or the server's word that nothing came.
 
     ``commit_lsn`` is 0 where it is no commit. What a fence or signal changes in the checkpoint takes effect when the
-    checkpoint moves over it. ``settled`` is set when nothing more has to be acknowledged for it.
+    checkpoint moves over it. ``gone`` are tables that there is nothing to read of any more: no copy of theirs is under
+    way and no signal of theirs is open from here on. ``settled`` is set when nothing more has to be acknowledged for it.
     """
 
     lsn: int
@@ -29,7 +30,14 @@ class Step:
     progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
     new_signals: tuple[Signal, ...] = ()
     finished: frozenset[str] = frozenset()
+    gone: frozenset[TableId] = frozenset()
     settled: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether it says nothing but its place in the log."""
+        says = self.watermark or self.progress or self.new_signals or self.finished or self.gone
+        return self.settled and not says
 
 
 class SourceProgress:
@@ -55,7 +63,7 @@ class SourceProgress:
             step = self._steps.popleft()
             lsn = step.lsn
             commit_lsn = step.commit_lsn or commit_lsn
-            if step.progress or step.new_signals or step.finished:
+            if not step.bare:
                 self._take(step)
         if lsn:
             self._checkpoint = replace(
@@ -76,8 +84,13 @@ class SourceProgress:
 
     def _take(self, step: Step) -> None:
         signals = {signal.id: signal for signal in self._checkpoint.signals + step.new_signals}
+        backfills = {**self._checkpoint.backfills, **step.progress}
         self._checkpoint = replace(
             self._checkpoint,
-            backfills={**self._checkpoint.backfills, **step.progress},
-            signals=tuple(s for s in signals.values() if s.id not in step.finished),
+            backfills={t: b for t, b in backfills.items() if t not in step.gone},
+            signals=tuple(
+                s
+                for s in signals.values()
+                if s.id not in step.finished and s.table not in step.gone
+            ),
         )

@@ -66,6 +66,13 @@ class EventEncoder(Protocol):
         """END with the counts; nothing at all for a transaction that sent nothing."""
         ...
 
+    def withdraw(self) -> list[Record]:
+        """END that counts nothing, in place of `end`: whatever was sent of the transaction before takes no effect.
+
+        Unless it took effect already.
+        """
+        ...
+
     def watermark(self, watermark: Watermark) -> Record:
         """For ``<prefix>.watermark``; stands outside transactions."""
         ...

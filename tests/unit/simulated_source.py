@@ -1,18 +1,23 @@
 """A source in miniature: commits reach the log in one order and become visible in another, as PostgreSQL's do.
 
 A transaction holds its rows' locks until it is visible, so no two invisible ones touch the same row. Reads see a
-snapshot; their fences enter the log later. Rows have two columns; an update may leave the second one out of the log.
+snapshot; their fences enter the log later, and reads of several processes not in the order in which they were asked
+for. Rows have two columns; an update may leave the second one out of the log, also when it changes the key.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from cdc.event import Begin, Change, Commit, Item, Message, Rows
-from cdc.fence import FENCE_PREFIX, Fence, FenceKind, Snapshot
+from cdc.checkpoint import Identity
+from cdc.errors import Gone, Unreachable
+from cdc.event import Begin, Change, Commit, Item, Message, Op, Progress, Rows, Truncate
+from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, FenceKind, Signal, Snapshot
 from cdc.pipeline.reading import Job, Read
-from cdc.protocols import Horizon
+from cdc.protocols import Horizon, Slot
 from cdc.table import Column, Table, TableId
 
 ORDERS = Table(
@@ -20,6 +25,8 @@ ORDERS = Table(
     (Column("id", "int", False), Column("a", "int", False), Column("b", "int", True)),
     ("id",),
 )
+GONE = TableId("public", "gone")
+PREFIX = "p"
 
 Row = tuple[int, int]
 
@@ -37,23 +44,41 @@ def parsed(row: bytes) -> Row:
     return int(a), int(b)
 
 
+class _Write(NamedTuple):
+    """``row`` is None for a delete; ``moved_from`` is the key that the row had until now."""
+
+    key: int
+    row: Row | None
+    whole: bool = True
+    moved_from: int | None = None
+
+
 @dataclass
 class _Open:
     xid: int
-    writes: list[tuple[int, Row | None, bool]] = field(default_factory=list)
+    writes: list[_Write] = field(default_factory=list)
 
 
 @dataclass
 class _Reading:
     job: Job
     snapshot: Snapshot
-    rows: Rows
+
+
+class Compared(NamedTuple):
+    """A fenced read for verification: ``low`` is the place in the log from which on its reader follows the topics."""
+
+    fence: str
+    snapshot: Snapshot
+    low: int
 
 
 class SimulatedSource:
-    """Steps are chosen by ``random``; the log is read by index."""
+    """Steps are chosen by ``random``. It is the `Source` and the `Readers` of one capture at a time."""
 
-    def __init__(self, chooser: random.Random, keys: int = 12) -> None:
+    def __init__(
+        self, chooser: random.Random, keys: int = 12, readers: int = 2, *, moving: bool = True
+    ) -> None:
         self.random = chooser
         self.keys = keys
         self.log: list[Item] = []
@@ -63,8 +88,20 @@ class SimulatedSource:
         self.committed: list[_Open] = []  # in the log, not visible yet
         self.visible: dict[int, Row] = {}
         self.locked: set[int] = set()
+        self.decoded: dict[int, Row] = {}
+        self.states: dict[int, dict[int, Row]] = {}  # by commit LSN, what the log says
+        self.commits: list[tuple[int, int]] = []  # (xid, commit LSN)
         self.reading: list[_Reading] = []
         self.arrived: list[Read] = []
+        self.comparing: list[Compared] = []
+        self.compared: list[Compared] = []
+        self.readers = readers
+        self.moving = moving
+        self.failing_reads = 0.0
+        self.slot_at: int | None = None
+        self.unpublished: set[TableId] = set()
+        self._next = 0
+        self._made = 0
 
     # --- transactions ---------------------------------------------------------------------------------------
 
@@ -77,23 +114,41 @@ class SimulatedSource:
             return
         transaction = self.random.choice(self.open)
         key = self.random.randrange(self.keys)
-        mine = {k for k, _, _ in transaction.writes}
-        if key in self.locked and key not in mine:
+        if not self._lockable(transaction, key):
             return
-        now = self.visible.get(key)
-        for k, row, _ in transaction.writes:
-            if k == key:
-                now = row
+        now = self._as_seen_by(transaction, key)
         self.locked.add(key)
         value = self.random.randrange(1000)
+        chance = self.random.random()
         if now is None:
-            transaction.writes.append((key, (value, value), True))
-        elif self.random.random() < 0.3:
-            transaction.writes.append((key, None, True))
-        elif self.random.random() < 0.5:
-            transaction.writes.append((key, (value, now[1]), False))  # b is unchanged, not logged
+            transaction.writes.append(_Write(key, (value, value)))
+        elif chance < 0.25:
+            transaction.writes.append(_Write(key, None))
+        elif chance < 0.55:
+            transaction.writes.append(_Write(key, (value, now[1]), whole=False))
+        elif chance < 0.7 and self.moving:
+            self._move(transaction, key, now, value)
         else:
-            transaction.writes.append((key, (value, value), True))
+            transaction.writes.append(_Write(key, (value, value)))
+
+    def _move(self, transaction: _Open, key: int, now: Row, value: int) -> None:
+        to = self.random.randrange(self.keys)
+        if to == key or not self._lockable(transaction, to) or self._as_seen_by(transaction, to):
+            return
+        self.locked.add(to)
+        whole = self.random.random() < 0.3
+        transaction.writes.append(_Write(key, None))
+        transaction.writes.append(_Write(to, (value, value if whole else now[1]), whole, key))
+
+    def _lockable(self, transaction: _Open, key: int) -> bool:
+        return key not in self.locked or any(write.key == key for write in transaction.writes)
+
+    def _as_seen_by(self, transaction: _Open, key: int) -> Row | None:
+        now = self.visible.get(key)
+        for write in transaction.writes:
+            if write.key == key:
+                now = write.row
+        return now
 
     def commit(self) -> None:
         """The commit record reaches the log; nobody sees the transaction yet."""
@@ -103,44 +158,78 @@ class SimulatedSource:
         self.committed.append(transaction)
         if not transaction.writes:
             return
+        self.log.append(Begin(self.lsn, transaction.xid, 0))
+        for order, write in enumerate(transaction.writes, start=1):
+            self.log.append(self._change(transaction, order, write))
+            if write.row is None:
+                self.decoded.pop(write.key, None)
+            else:
+                self.decoded[write.key] = write.row
+        self._end(transaction.xid)
+
+    def _change(self, transaction: _Open, order: int, write: _Write) -> Change:
+        other = None if write.moved_from is None else key_of(write.moved_from)
+        op: Op = "d" if write.row is None else "u"
+        if op == "u" and (write.moved_from is not None or write.key not in self.decoded):
+            op = "c"
+        after = None if write.row is None else row_of(write.row)
+        unchanged = () if write.whole else ("b",)
+        key = key_of(write.key)
+        if op == "d":
+            following = transaction.writes[order : order + 1]
+            if following and following[0].moved_from == write.key:
+                other = key_of(following[0].key)
+        return Change(ORDERS, op, self.lsn, order, key, None, after, unchanged, other)
+
+    def _end(self, xid: int) -> None:
         commit_lsn = self.lsn
-        self.log.append(Begin(commit_lsn, transaction.xid, 0))
-        seen: dict[int, bool] = {}
-        for order, (key, row, whole) in enumerate(transaction.writes, start=1):
-            exists = seen.get(key, key in self.visible)
-            seen[key] = row is not None
-            op = "d" if row is None else "u" if exists else "c"
-            self.log.append(
-                Change(
-                    ORDERS,
-                    "d" if op == "d" else "u" if op == "u" else "c",
-                    commit_lsn,
-                    order,
-                    key_of(key),
-                    None,
-                    None if row is None else row_of(row),
-                    () if whole else ("b",),
-                )
-            )
         self.lsn += 8
         self.log.append(Commit(commit_lsn, self.lsn))
+        self.states[commit_lsn] = dict(self.decoded)
+        self.commits.append((xid, commit_lsn))
+
+    def truncate(self) -> None:
+        """Its lock excludes every other writer and reader until it is visible; rows may follow in its transaction."""
+        if self.open or self.committed or self.reading:
+            return
+        xid, self.next_xid = self.next_xid, self.next_xid + 1
+        self.log.append(Begin(self.lsn, xid, 0))
+        self.log.append(Truncate(ORDERS, self.lsn, 1))
+        self.decoded = {}
+        if self.random.random() < 0.5:
+            self.log.append(Change(ORDERS, "c", self.lsn, 2, key_of(1), None, row_of((5, 5))))
+            self.decoded[1] = (5, 5)
+        self._end(xid)
+        self.visible = dict(self.decoded)
 
     def abort(self) -> None:
         if self.open:
             transaction = self.open.pop(self.random.randrange(len(self.open)))
-            self.locked -= {key for key, _, _ in transaction.writes}
+            self.locked -= {write.key for write in transaction.writes}
 
     def show(self) -> None:
         """One of the committed becomes visible; not necessarily the first."""
         if not self.committed:
             return
         transaction = self.committed.pop(self.random.randrange(len(self.committed)))
-        for key, row, _ in transaction.writes:
-            self.locked.discard(key)
-            if row is None:
-                self.visible.pop(key, None)
+        for write in transaction.writes:
+            self.locked.discard(write.key)
+            if write.row is None:
+                self.visible.pop(write.key, None)
             else:
-                self.visible[key] = row
+                self.visible[write.key] = write.row
+
+    def traffic(self) -> None:
+        """One step of those who use the database."""
+        steps = [self.begin, self.write, self.commit, self.abort, self.show, self.truncate]
+        self.random.choices(steps, weights=[30, 80, 40, 10, 40, 4])[0]()
+
+    def finish(self) -> None:
+        """Every transaction ends and is visible."""
+        while self.open:
+            self.commit()
+        while self.committed:
+            self.show()
 
     def snapshot(self) -> Snapshot:
         running = frozenset(t.xid for t in [*self.open, *self.committed])
@@ -148,15 +237,71 @@ class SimulatedSource:
 
     def horizon(self) -> Horizon:
         now = self.snapshot()
-        readers = min((r.snapshot.xmin for r in self.reading), default=now.xmax)
-        return Horizon(now, readers, self.lsn)
+        readers = [reading.snapshot.xmin for reading in self.reading]
+        readers += [compared.snapshot.xmin for compared in self.comparing]
+        return Horizon(now, min(readers, default=now.xmax), self.lsn)
 
-    # --- reads (this object is `cdc.pipeline.reading.Readers` too) ------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def emit(self, prefix: str, content: bytes) -> int:
+        self.lsn += 8  # a message's LSN is its record's end: a commit that follows starts there
+        self.log.append(Message(prefix, content, self.lsn, transactional=False))
+        return self.lsn
+
+    def ask_for_repair(self) -> None:
+        self._made += 1
+        keys = tuple(key_of(self.random.randrange(self.keys + 3)) for _ in range(3))
+        table = GONE if self.random.random() < 0.1 else ORDERS.id
+        signal = Signal(f"repair-{self._made}", "repair", PREFIX, table, keys)
+        self.emit(SIGNAL_PREFIX, signal.to_message())
+
+    def ask_for_copy(self) -> None:
+        self._made += 1
+        table = GONE if self.random.random() < 0.1 else ORDERS.id
+        signal = Signal(f"backfill-{self._made}", "backfill", PREFIX, table)
+        self.emit(SIGNAL_PREFIX, signal.to_message())
+
+    def mark_place(self) -> int:
+        """A fence that closes no read; its place in the log."""
+        self._made += 1
+        fence = Fence(f"mark-{self._made}", "mark", PREFIX, None, self.snapshot())
+        return self.emit(FENCE_PREFIX, fence.to_message())
+
+    def compare(self) -> None:
+        """A verification reads: it follows the topics from now on, and its fence comes later."""
+        self._made += 1
+        low = self.emit("cdc.nothing", b"")
+        self.comparing.append(Compared(f"verify-{self._made}", self.snapshot(), low))
+
+    def fence_comparison(self) -> None:
+        if self.comparing:
+            compared = self.comparing.pop(self.random.randrange(len(self.comparing)))
+            fence = Fence(
+                compared.fence, "verify", PREFIX, ORDERS.id, compared.snapshot, compared.low
+            )
+            self.emit(FENCE_PREFIX, fence.to_message())
+            self.compared.append(compared)
+
+    def in_limbo(self, compared: Compared) -> list[int]:
+        """Transactions before ``low`` that the read did not see: with one of these its fence ties nothing."""
+        return [
+            xid
+            for xid, commit_lsn in self.commits
+            if commit_lsn < compared.low and not compared.snapshot.sees(xid)
+        ]
+
+    # --- reads (`cdc.pipeline.reading.Readers`) ------------------------------------------------------------------
 
     def idle(self) -> bool:
-        return len(self.reading) < 2
+        return len(self.reading) < self.readers
 
     def give(self, job: Job) -> None:
+        if job.table != ORDERS.id:
+            self.arrived.append(Read(job, None, Gone(f"there is no table {job.table}")))
+            return
+        if self.random.random() < self.failing_reads:
+            self.arrived.append(Read(job, None, Unreachable("a lock was not to be had")))
+            return
         rows = sorted(self.visible.items())
         if job.keys is not None:
             rows = [(key, row) for key, row in rows if key_of(key) in job.keys]
@@ -166,30 +311,97 @@ class SimulatedSource:
             cut = rows[: min(job.limit, 3)]
             last = key_of(cut[-1][0]) if len(cut) < len(rows) else None
             found = Rows(ORDERS, [(key_of(k), row_of(r)) for k, r in cut], last)
-        self.reading.append(_Reading(job, self.snapshot(), found))
+        self.reading.append(_Reading(job, self.snapshot()))
         self.arrived.append(Read(job, found))
 
     def collect(self, met: str = "") -> list[Read]:
         arrived, self.arrived = self.arrived, []
         return arrived
 
-    def close(self) -> None:
-        self.reading.clear()
-
     def emit_fence(self) -> None:
-        """The oldest read lets its fence go and ends."""
+        """One of the reads lets its fence go and ends."""
         if self.reading:
-            reading = self.reading.pop(0)
-            kind: FenceKind = "backfill" if reading.job.keys is None else "repair"
-            fence = Fence(reading.job.fence, kind, "p", reading.job.table, reading.snapshot)
-            self.lsn += (
-                8  # the message's LSN is its record's end: a commit that follows starts there
-            )
-            self.log.append(Message(FENCE_PREFIX, fence.to_message(), self.lsn, False))
+            self._let_go(self.reading.pop(self.random.randrange(len(self.reading))))
 
-    def finish(self) -> None:
-        """Every transaction ends and is visible."""
+    def _let_go(self, reading: _Reading) -> None:
+        kind: FenceKind = "backfill" if reading.job.keys is None else "repair"
+        fence = Fence(reading.job.fence, kind, PREFIX, reading.job.table, reading.snapshot)
+        self.emit(FENCE_PREFIX, fence.to_message())
+
+    def close(self) -> None:
+        """Reader processes end; a fence may have been on its way."""
+        for reading in self.reading:
+            if self.random.random() < 0.5:
+                self._let_go(reading)
+        self.reading.clear()
+        self.arrived.clear()
+
+    # --- the log (`cdc.protocols.Source`) ------------------------------------------------------------------------
+
+    def identify(self) -> Identity:
+        return Identity("1", 1, "db")
+
+    def switch_point(self, timeline: int) -> int:
+        raise NotImplementedError(timeline)
+
+    def missing(self) -> frozenset[TableId]:
+        return frozenset(self.unpublished)
+
+    def prepare(self) -> bool:
+        changed = bool(self.unpublished)
+        self.unpublished.clear()
+        return changed
+
+    def tables(self) -> Sequence[Table]:
+        """One of them is dropped before anybody can read it, over and over again."""
+        return [ORDERS, Table(GONE, ORDERS.columns, ORDERS.key)]
+
+    def slot(self) -> Slot | None:
+        return None if self.slot_at is None else Slot(self.slot_at, False, "")
+
+    def create_slot(self) -> int:
+        """Transactions that run now end first; those in limbo stay there."""
         while self.open:
             self.commit()
-        while self.committed:
-            self.show()
+        self.slot_at = self.lsn
+        return self.lsn
+
+    def drop_slot(self) -> None:
+        self.slot_at = None
+
+    def start(self, after: int) -> None:
+        assert self.slot_at is not None
+        assert after >= self.slot_at, "the slot has moved past what is stored"
+        begun = 0
+        self._next = len(self.log)
+        for index, item in enumerate(self.log):
+            if isinstance(item, Begin):
+                begun = index
+            if isinstance(item, Commit) and item.end_lsn > after:
+                self._next = begun
+                return
+            if isinstance(item, Message) and item.lsn > after:
+                self._next = index
+                return
+
+    def read(self, timeout: float) -> Sequence[Item]:
+        items = self.log[self._next : self._next + self.random.randint(0, 6)]
+        self._next += len(items)
+        if self._next == len(self.log) and not items and self.random.random() < 0.5:
+            return [Progress(self.lsn)]
+        return items
+
+    @property
+    def read_to_its_end(self) -> bool:
+        return self._next == len(self.log)
+
+    def confirm(self, lsn: int) -> None:
+        assert self.slot_at is not None
+        assert lsn <= self.lsn
+        self.slot_at = max(self.slot_at, lsn)
+
+    def keep_alive(self) -> None:
+        """Nobody loses patience."""
+
+    def waiting_for(self, xid: int) -> str:
+        return str(xid)
