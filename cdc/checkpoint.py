@@ -27,7 +27,8 @@ class Identity(NamedTuple):
 class BackfillProgress:
     """How far the first copy of one table has come.
 
-    ``after`` is the key up to which rows are on the topics (Avro key record); None before the first chunk.
+    ``after`` is the key up to which rows are on the topics (Avro key record); None before the first chunk. ``key`` is
+    what that record is encoded by: under another key it means nothing.
     ``opened`` is the LSN of the fence that opened it, 0 while it waits.
     """
 
@@ -36,6 +37,7 @@ class BackfillProgress:
     opened: int = 0
     rows: int = 0
     signal: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class SourceCheckpoint:
                     "opened": progress.opened,
                     "rows": progress.rows,
                     "signal": progress.signal,
+                    "key": progress.key,
                 }
                 for table, progress in self.backfills.items()
             ],
@@ -112,6 +115,7 @@ class SourceCheckpoint:
                         entry["opened"],
                         entry["rows"],
                         entry["signal"],
+                        entry.get("key", ""),
                     )
                     for entry in raw["backfills"]
                 },

@@ -8,6 +8,7 @@ Everything here is bookkeeping: reads happen in other processes, sending happens
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
@@ -52,7 +53,7 @@ class _Copy:
 
     ``owed`` are the signals whose rows must be read again before the copy is whole, once the last range is in: those
     that were waiting then. Later ones find every row in the replica, so the copy does not wait for them (a table whose
-    keys keep changing would be copied for ever).
+    keys keep changing would be copied for ever). ``key`` is what the keys of its ranges are encoded by.
     """
 
     table: TableId
@@ -61,6 +62,7 @@ class _Copy:
     limit: int = _FIRST_ROWS
     flights: deque[_Flight] = field(default_factory=deque)
     owed: set[str] | None = None
+    key: str = ""
 
     @property
     def whole(self) -> bool:
@@ -137,7 +139,7 @@ class Backfill:
         self._asked = 0
         for table, entry in self._progress.items():
             if entry.state != "done":
-                self._copies[table] = _Copy(table, entry.after)
+                self._copies[table] = _Copy(table, entry.after, key=entry.key)
 
     @property
     def busy(self) -> bool:
@@ -264,6 +266,11 @@ class Backfill:
         flight.rows = read.rows._replace(table=self._intern(read.rows.table))
         copy = self._copies.get(flight.job.table)
         if copy is not None and flight in copy.flights:
+            key = _key_shape(flight.rows.table)
+            if flight.job.after is not None and copy.key != key:
+                self._failed(flight, Rejected("its key has changed"))
+                return
+            copy.key = key
             copy.next_after = read.rows.last
             copy.exhausted = read.rows.last is None
             copy.limit = _next_limit(copy.limit, read.rows)
@@ -372,7 +379,11 @@ class Backfill:
         before = self._progress[table]
         again = self._read_again(table, judgement, (key for key, _ in read.rows), fence.id)
         progress = replace(
-            before, state="running", after=read.last, rows=before.rows + len(changes)
+            before,
+            state="running",
+            after=read.last,
+            rows=before.rows + len(changes),
+            key=copy.key,
         )
         if read.last is None:
             # The key stays at the last range's start until the copy is done: a restart reads that range again.
@@ -470,6 +481,10 @@ class Backfill:
         """Signals whose rows have not been read again."""
         under_way = (signal for flight in self._flights.values() for signal in flight.signals)
         return {s.id for s in (*self._rereads, *under_way) if s.table == table}
+
+
+def _key_shape(table: Table) -> str:
+    return json.dumps([(column.name, column.avro) for column in table.key_columns])
 
 
 def _may_join(first: Signal, other: Signal, keys: int) -> bool:

@@ -61,6 +61,7 @@ def resume(
         return _first_start(source, checkpoints, names, identity, checkpoint, snapshot_mode)
     _check_history(names, checkpoint, identity)
     _check_slot(source, names, checkpoint)
+    checkpoint = _without_gaps(source, checkpoints, names, checkpoint)
     grew = source.prepare()
     return _with_tables(source, checkpoints, names, checkpoint, snapshot_mode, grew=grew)
 
@@ -124,6 +125,26 @@ def _check_slot(source: Source, names: _Names, checkpoint: SourceCheckpoint) -> 
         )
 
 
+def _without_gaps(
+    source: Source, checkpoints: CheckpointTopic, names: _Names, checkpoint: SourceCheckpoint
+) -> SourceCheckpoint:
+    """Tables that left the publication missed changes: they join anew. Stored before anything takes them in again."""
+    left = source.missing() & checkpoint.backfills.keys()
+    if not left:
+        return checkpoint
+    for table in sorted(left):
+        log.warning(
+            "%s was taken out of the publication, and its changes since then are not known: it joins anew"
+            " (its copy removes no rows: cdc verify run --repair does)",
+            table,
+        )
+    kept = {t: progress for t, progress in checkpoint.backfills.items() if t not in left}
+    checkpoint = replace(checkpoint, backfills=kept, owner=names.owner.mark)
+    checkpoints.save(names.connector, checkpoint)
+    names.owner.marked = True
+    return checkpoint
+
+
 def _with_tables(
     source: Source,
     checkpoints: CheckpointTopic,
@@ -136,10 +157,17 @@ def _with_tables(
     """Tables that joined wait for a copy; those that left are forgotten: what they missed must be copied again."""
     joined = BackfillProgress("waiting" if snapshot_mode == "initial" else "done")
     backfills = {t.id: checkpoint.backfills.get(t.id, joined) for t in source.tables()}
+    signals = tuple(signal for signal in checkpoint.signals if signal.table in backfills)
     floor = checkpoint.floor
     if grew or backfills.keys() != checkpoint.backfills.keys():
         floor = max(floor, source.snapshot().xmax)
-    checkpoint = replace(checkpoint, backfills=backfills, floor=floor, owner=names.owner.mark)
+    checkpoint = replace(
+        checkpoint,
+        backfills=backfills,
+        signals=signals,
+        floor=floor,
+        owner=names.owner.mark,
+    )
     checkpoints.save(names.connector, checkpoint)
     names.owner.marked = True
     return checkpoint

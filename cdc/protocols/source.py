@@ -53,6 +53,10 @@ class Source(Protocol):
         """The LSN at which the history left ``timeline`` (an older one than the server's)."""
         ...
 
+    def missing(self) -> frozenset[TableId]:
+        """The selected tables that the publication does not hold now: what changes there will never be delivered."""
+        ...
+
     def prepare(self) -> bool:
         """Check settings, grants and tables, and make or extend the publication as configured.
 
@@ -129,6 +133,9 @@ class FencedReader(Protocol):
     an error, still inside the reading transaction. So rows are handed over before their fence can be met.
     The table is locked in ACCESS SHARE mode from before the snapshot until the fence is in the log: no rewrite,
     TRUNCATE or ALTER stands between them.
+
+    Errors: Gone for a table that is not there, or not published, any more; Rejected for keys that are none of the
+    table's as it is now; Unreachable when another attempt may succeed (a lock that was not to be had, too).
     """
 
     def read_range(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from cdc.config import ConnectorConfig
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Gone
 from cdc.event import Rows
 from cdc.fence import FENCE_PREFIX, Fence, FenceKind
 from cdc.table import TableId
@@ -75,9 +75,7 @@ class PostgresFencedReader:
         try:
             with side.transaction():
                 side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                side.execute(
-                    sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table))
-                )
+                _lock(side, table)
                 snapshot = snapshots.visible(side)
                 yield self._look(side, table)
                 message = Fence(fence, kind, self._settings.prefix, table, snapshot).to_message()
@@ -150,6 +148,15 @@ class _Read:
     def among(self, operator: Literal[">", "IN"], values: sql.Composable) -> sql.Composable:
         """The key compared with other keys."""
         return sql.SQL("({}) {} {}").format(self.rows.key_list, sql.SQL(operator), values)
+
+
+def _lock(side: psycopg.Connection[Any], table: TableId) -> None:
+    try:
+        side.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.Identifier(*table)))
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.WrongObjectType) as error:
+        raise Gone(
+            f"there is no table {table} any more", "create it, or take it out of the lists"
+        ) from error
 
 
 def open_reader(config: ConnectorConfig) -> PostgresFencedReader:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from cdc.errors import ConfigError
+from cdc.errors import Gone
 from cdc.table import Identity, TableId
 from connectors.postgres.attributes import TypedColumn, attributes_of
 from connectors.postgres.decoding import Hints
@@ -90,13 +90,13 @@ def tables(connection: psycopg.Connection[Any], *, via_root: bool) -> list[Catal
 
 
 def table(connection: psycopg.Connection[Any], name: TableId) -> CatalogTable:
-    """One table; ConfigError when there is none of this name."""
+    """One table; Gone when there is none of this name."""
     with translated(f"looking at {name}"):
         row = connection.execute(
             f"{_TABLES} AND n.nspname = %s AND c.relname = %s", tuple(name)
         ).fetchone()
     if row is None:
-        raise ConfigError(f"there is no table {name}", "create it, or take it out of the lists")
+        raise Gone(f"there is no table {name}", "create it, or take it out of the lists")
     return _table(row)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Gone
 from cdc.table import TableId
 from connectors.postgres.errors import translated
 from connectors.postgres.settings import SourceSettings
@@ -99,7 +99,7 @@ def members(connection: psycopg.Connection[Any], name: str) -> set[TableId]:
 
 
 def published(connection: psycopg.Connection[Any], name: str, table: TableId) -> Published:
-    """Column list and row filter of one table; ConfigError when the publication lacks it."""
+    """Column list and row filter of one table; Gone when the publication lacks it."""
     if connection.info.server_version < 150000:
         if table not in members(connection, name):
             raise _not_published(name, table)
@@ -161,7 +161,5 @@ def _listed(tables: Sequence[TableId]) -> str:
     return f"{shown} and {len(tables) - 5} more" if len(tables) > 5 else shown
 
 
-def _not_published(name: str, table: TableId) -> ConfigError:
-    return ConfigError(
-        f"publication {name} does not hold {table}", "add the table to it, and backfill it"
-    )
+def _not_published(name: str, table: TableId) -> Gone:
+    return Gone(f"publication {name} does not hold {table}", "add the table to it, and backfill it")

@@ -13,7 +13,7 @@ from cdc.config import ConnectorConfig
 from cdc.event import Item
 from cdc.fence import Snapshot
 from cdc.protocols import Horizon, Slot
-from cdc.table import Table
+from cdc.table import Table, TableId
 from connectors.postgres import catalog, preflight, publication, slot, snapshots
 from connectors.postgres.connection import connect
 from connectors.postgres.decoding import RowDecoder, Shapes
@@ -50,6 +50,13 @@ class PostgresSource:
             return log.switch_point(timeline)
         finally:
             log.close()
+
+    def missing(self) -> frozenset[TableId]:
+        """All of them when there is no publication."""
+        side, name = self._connection(), self._settings.publication
+        with translated(f"looking at publication {name}"):
+            members = publication.members(side, name)
+        return frozenset(table.id for table in self._selected()) - members
 
     def prepare(self) -> bool:
         """Preflight, then the publication."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from cdc.fence import Fence, Signal, Watermark
 from cdc.pipeline.backfill import Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.position import Position
+from cdc.table import Column
 from tests.unit.simulated_source import ORDERS, Row, SimulatedSource, key_of, parsed
 
 
@@ -164,6 +166,26 @@ def test_repair_sends_what_is_there_and_deletes_what_is_not() -> None:
     run.end()
     assert run.replica == run.expected()
     assert run.marks[-1].fence == "x"
+
+
+def test_a_copy_begins_again_when_the_key_of_its_table_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(3)
+    run.source.visible = {number: (number, number) for number in range(9)}
+    run.backfill.step()
+    run.source.emit_fence()
+    run.follow()
+    renamed = replace(ORDERS, columns=(Column("number", "int", False), *ORDERS.columns[1:]))
+    monkeypatch.setattr(
+        "tests.unit.simulated_source.ORDERS", replace(renamed, key=("number",), id=ORDERS.id)
+    )
+    for _ in range(3):
+        run.backfill.step()
+    (amendment,) = run.backfill.amendments()
+    assert amendment.progress[ORDERS.id].after is None
+    run.end()
+    assert run.replica == run.expected()
 
 
 def test_a_fence_without_its_read_is_void() -> None:

@@ -58,6 +58,16 @@ def test_a_copy_is_as_far_as_its_acknowledged_fence() -> None:
     assert progress.checkpoint.backfills[ORDERS].after == b"7"
 
 
+def test_a_table_that_is_gone_leaves_nothing_behind() -> None:
+    progress = SourceProgress(START)
+    signal = Signal("x", "repair", "p", ORDERS, (b"1",))
+    copy = {ORDERS: BackfillProgress("running")}
+    progress.acknowledged(Step(200, progress=copy, new_signals=(signal,), settled=True))
+    progress.acknowledged(Step(300, gone=frozenset({ORDERS}), settled=True))
+    progress.advance()
+    assert (progress.checkpoint.backfills, progress.checkpoint.signals) == ({}, ())
+
+
 def test_a_checkpoint_survives_its_stored_form() -> None:
     full = SourceCheckpoint(
         Identity("1", 2, "db"),
@@ -66,7 +76,7 @@ def test_a_checkpoint_survives_its_stored_form() -> None:
         lsn=100,
         last_commit_lsn=90,
         partitions={"p.public.orders": 4},
-        backfills={ORDERS: BackfillProgress("running", b"\x00\xff", 80, 5, "s")},
+        backfills={ORDERS: BackfillProgress("running", b"\x00\xff", 80, 5, "s", "k")},
         signals=(Signal("x", "repair", "p", ORDERS, (b"\x01",)),),
         unseen=((5, 7), (9, 9)),
         floor=12,
