@@ -116,7 +116,7 @@ class ReplicaSide(Protocol):
     ) -> AbstractContextManager[tuple[RangeReader, ReplicaState]]:
         """A read transaction on one snapshot, which the state belongs to.
 
-        Raises Failed when the table is not there or lacks a column.
+        A table that is not there is read as one without rows. Raises Failed when it lacks a column.
         """
         ...
 

@@ -148,6 +148,15 @@ class Digests:
             range=self._between(self._literals(low), self._literals(high)),
         )
 
+    def without_key(self) -> Composed:
+        """A row if any row has a NULL in its key: it is in no range of keys."""
+        return SQL("SELECT 1 FROM {target} t WHERE {nulls} LIMIT 1").format(
+            target=qualified(self.target),
+            nulls=SQL(" OR ").join(
+                SQL("t.{} IS NULL").format(Identifier(name)) for name in self.table.key
+            ),
+        )
+
     def hashes(self, low: Sequence[str] | None, high: Sequence[str] | None) -> Composed:
         """Each row's key, as texts, and its two hashes, in key order."""
         return SQL(

@@ -24,7 +24,7 @@ _MASK = (1 << 64) - 1
 
 # The database's own collation stands for the default one; providers: c (libc), b (built in), i (ICU), d (default).
 _COLUMNS = """
-SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
+SELECT a.attname::text, a.attnotnull, format_type(a.atttypid, a.atttypmod),
        coalesce(CASE coalesce(nullif(l.collprovider, 'd'), 'd')
            WHEN 'c' THEN l.collcollate IN ('C', 'POSIX')
            WHEN 'b' THEN true
@@ -54,10 +54,11 @@ class PostgresRangeReader:
     ) -> None:
         self._connection = connection
         self._table = table
+        self._target = target
         self._doing = f"comparing {target}"
         with translated(self._doing):
             found = connection.execute(_COLUMNS, tuple(target)).fetchall()
-        present = {name: Present(spelled, bytewise) for name, spelled, bytewise in found}
+        present = {name: Present(spelled, bytewise) for name, _, spelled, bytewise in found}
         if missing := [c.name for c in table.columns if c.name not in present]:
             raise Failed(
                 f"{target} lacks {', '.join(missing)}",
@@ -66,6 +67,12 @@ class PostgresRangeReader:
         self._digests = Digests(table, target, present, where)
         self._keys = TupleTranscoder(table.columns, table.key)
         self._values: dict[str, ToAvro] = {}
+        not_null = {name for name, strict, *_ in found if strict}
+        if not not_null.issuperset(table.key) and self._fetch(self._digests.without_key()):
+            raise Failed(
+                f"{target} holds rows with a NULL in their key ({', '.join(table.key)})",
+                "remove them: no row of the source is like them",
+            )
 
     def digest(self, key_range: KeyRange, bucket_rows: int, row_limit: int) -> Sequence[Bucket]:
         """Ends first, from the index alone where that can be; then the digests between them.
@@ -129,7 +136,13 @@ class PostgresRangeReader:
         keys: list[bytes] = []
         hashes: list[tuple[int, int]] = []
         for *texts, first, second in self._fetch(self._digests.hashes(*self._texts_of(key_range))):
-            keys.append(self._key_of(texts))
+            key = self._key_of(texts)
+            if keys and keys[-1] == key:
+                raise Failed(
+                    f"{self._target} holds a key twice: {', '.join(texts)}",
+                    "restore the unique index on its key",
+                )
+            keys.append(key)
             hashes.append((first & _MASK, second & _MASK))
         return Hashes(keys, hashes)
 
@@ -184,6 +197,30 @@ class PostgresRangeReader:
     def _fetch(self, query: Composed) -> list[tuple[Any, ...]]:
         with translated(self._doing):
             return self._connection.execute(query).fetchall()
+
+
+class NoRows:
+    """`cdc.protocols.RangeReader` of a table that is not there."""
+
+    def digest(self, key_range: KeyRange, bucket_rows: int, row_limit: int) -> Sequence[Bucket]:  # noqa: ARG002
+        """One run without rows."""
+        return self.digest_at(key_range, [key_range.upto])
+
+    def digest_at(self, key_range: KeyRange, ends: Sequence[bytes | None]) -> Sequence[Bucket]:  # noqa: ARG002
+        """Runs without rows."""
+        return [Bucket(end, 0, (0, 0)) for end in ends]
+
+    def hashes(self, key_range: KeyRange) -> Hashes:  # noqa: ARG002
+        """Of no row."""
+        return Hashes([], [])
+
+    def rows(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:  # noqa: ARG002
+        """None of them."""
+        return {}
+
+    def texts(self, keys: Sequence[bytes]) -> Mapping[bytes, Mapping[str, str | None]]:  # noqa: ARG002
+        """Of none of them."""
+        return {}
 
 
 def _bucket(upto: bytes | None, count: int, first: Any, second: Any) -> Bucket:

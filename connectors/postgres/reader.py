@@ -15,11 +15,11 @@ from cdc.errors import CdcError, Failed
 from cdc.fence import FENCE_PREFIX, Fence, Snapshot
 from cdc.protocols import RangeReader, ReplicaState
 from cdc.table import Table, TableId
-from connectors.postgres import checkpoints, snapshots
+from connectors.postgres import checkpoints, replica_tables, snapshots
 from connectors.postgres.connection import connect
 from connectors.postgres.errors import translate, translated
 from connectors.postgres.publication import published
-from connectors.postgres.range_reader import PostgresRangeReader
+from connectors.postgres.range_reader import NoRows, PostgresRangeReader
 from connectors.postgres.settings import SourceSettings
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.source import PostgresSource
@@ -31,6 +31,10 @@ WHERE c.oid IN (SELECT relid FROM pg_partition_tree(%s::text::regclass))
    OR c.oid = %s::text::regclass
 """
 _LOCK_TIMEOUT_MS = 10_000
+
+
+class _NotThere(Failed):
+    """A table that a read should lock does not exist."""
 
 
 class PostgresSourceSide:
@@ -110,13 +114,8 @@ class PostgresReplicaSide:
     def state(self, sink: str, source: str) -> ReplicaState:
         """One short transaction."""
         side = self._connection()
-        with translated("reading the replica's checkpoint"):
-            try:
-                with side.transaction():
-                    side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    return ReplicaState(checkpoints.load(side, sink, source))
-            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
-                raise _never_filled() from error
+        with _in_snapshot(side, "reading the replica's checkpoint"):
+            return _state(side, sink, source)
 
     @contextmanager
     def read(
@@ -125,12 +124,19 @@ class PostgresReplicaSide:
         """The lock comes before the snapshot here too: after a rewrite an older one would see an empty table."""
         side = self._connection()
         target = self._settings.target(table.id, f"{source}.{table.id}")
-        with _reading(side, target, _LOCK_TIMEOUT_MS, f"verifying {target} in the replica"):
-            try:
-                state = ReplicaState(checkpoints.load(side, sink, source))
-            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
-                raise _never_filled() from error
-            yield PostgresRangeReader(side, table, target), state
+        doing = f"verifying {target} in the replica"
+        try:
+            with _reading(side, target, _LOCK_TIMEOUT_MS, doing):
+                state = _state(side, sink, source)
+                yield PostgresRangeReader(side, table, target), state
+                return
+        except _NotThere:
+            side = self._connection()
+            with _in_snapshot(side, doing):
+                state = _state(side, sink, source)
+                if replica_tables.exists(side, target):
+                    raise  # it came up between these two looks
+        yield NoRows(), state
 
     def close(self) -> None:
         """Safe to repeat."""
@@ -154,14 +160,21 @@ def _reading(
     side: psycopg.Connection[Any], table: TableId, lock_timeout_ms: int, doing: str
 ) -> Iterator[None]:
     """A transaction with the table locked before its snapshot is taken; the first query in the block takes it."""
+    with _in_snapshot(side, doing):
+        side.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{lock_timeout_ms}ms")))
+        try:
+            side.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(qualified(table)))
+        except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+            raise _NotThere(f"{table} is not there, while {doing}") from error
+        yield
+
+
+@contextmanager
+def _in_snapshot(side: psycopg.Connection[Any], doing: str) -> Iterator[None]:
+    """A transaction of one snapshot, which the first query in the block takes."""
     try:
         with side.transaction():
             side.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            side.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{lock_timeout_ms}ms")))
-            try:
-                side.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(qualified(table)))
-            except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
-                raise Failed(f"{table} is not there, while {doing}") from error
             yield
     except CdcError:
         raise
@@ -172,15 +185,20 @@ def _reading(
             side.close()
 
 
+def _state(side: psycopg.Connection[Any], sink: str, source: str) -> ReplicaState:
+    try:
+        return ReplicaState(checkpoints.load(side, sink, source))
+    except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+        raise Failed(
+            "the replica holds no checkpoint: no sink has ever run on it", "start the sink"
+        ) from error
+
+
 def _check_columns(table: Table, columns: Sequence[str] | None) -> None:
     if columns is not None and set(columns) != {column.name for column in table.columns}:
         raise Failed(
             f"{table.id} changed its columns since the verification began", "verify it again"
         )
-
-
-def _never_filled() -> Failed:
-    return Failed("the replica holds no checkpoint: no sink has ever run on it", "start the sink")
 
 
 def open_source_side(config: ConnectorConfig) -> PostgresSourceSide:

@@ -236,6 +236,21 @@ def test_ranges_cut_a_table_into_the_same_runs_on_both_sides(
         assert rows == theirs.rows(every.keys[:5])
 
 
+def test_rows_that_no_key_tells_apart_are_never_passed_over(replica: Connection) -> None:
+    replica.execute("CREATE TABLE t (id int, v int)")
+    replica.execute("INSERT INTO t SELECT i, i FROM generate_series(1, 20) i")
+    table = table_of(replica, "t", ("id",))
+    with reading(replica, table) as reader:
+        assert len(reader.hashes(EVERYTHING).keys) == 20
+    replica.execute("INSERT INTO t VALUES (7, 7)")
+    with reading(replica, table) as reader, pytest.raises(Failed, match="holds a key twice: 7"):
+        reader.hashes(EVERYTHING)
+    replica.execute("DELETE FROM t WHERE id = 7")
+    replica.execute("INSERT INTO t VALUES (NULL, 1)")
+    with pytest.raises(Failed, match=r"NULL in their key \(id\)"), reading(replica, table):
+        pass
+
+
 def test_an_empty_table_is_one_open_run_and_extras_are_found_in_it(
     source: Connection, replica: Connection
 ) -> None:
