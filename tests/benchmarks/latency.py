@@ -1,14 +1,14 @@
 """``latency``: from the return of COMMIT until the change can be read on its topic, or seen in the replica.
 
 One-row commits at a fixed rate (`open_loop`). On the topic a consumer in this process notes when each record came; in
-the replica a query asks a thousand times a second which of the outstanding rows are visible. Records and rows are
-matched to commits by id; each one counts.
+the replica a query asks a thousand times a second how far the rows of each writer are visible. Records and rows are
+matched to commits by id; each one counts. Clocks are those of one machine.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from cdc.avro_binary import long_at
 from cdc.local.cluster import Cluster
-from tests.benchmarks.open_loop import CONNECTIONS, write
+from tests.benchmarks.open_loop import CLIENTS, SPAN, write, written
 from tests.benchmarks.stage import SERVER_SETTINGS, Stage
 from tests.benchmarks.usage import CpuMeter, peak_rss_mb
 
@@ -26,6 +26,12 @@ _WARM_UP = 3.0
 _FRAME = 5
 _PATIENCE = 30.0
 _POLL = 0.001
+
+_VISIBLE = f"""
+SELECT (SELECT max(id) FROM bench_orders
+        WHERE id > %s + client * {SPAN} AND id <= %s + (client + 1) * {SPAN})
+FROM generate_series(0, {CLIENTS - 1}) AS client ORDER BY client
+"""
 
 Seen = dict[int, int]
 
@@ -35,13 +41,13 @@ def run(cluster: Cluster, folder: Path, seconds: float) -> dict[str, Any]:
     stage = Stage(cluster, folder, source={"snapshot.mode": "no_data"})
     try:
         capture = stage.start("source")
-        first = 1
+        first = 0
         legs = []
         for rate in (1_000, 3_000):
             meter = CpuMeter(capture)
             with _topic_watch(stage) as watch:
                 leg = _leg(stage, watch, "topic", rate, seconds, first)
-            first += int(rate * (seconds + _WARM_UP))
+            first += CLIENTS * SPAN
             legs.append({**leg, "cpu_s": {"capture": meter.seconds()}})
         capture_rss = peak_rss_mb(capture)
         assert stage.pipeline.stop() == 0
@@ -61,7 +67,7 @@ def run(cluster: Cluster, folder: Path, seconds: float) -> dict[str, Any]:
         **legs[0],
         "legs": legs,
         "peak_rss_mb": peaks,
-        "settings": {"writers": CONNECTIONS, **SERVER_SETTINGS},
+        "settings": {"writers": CLIENTS, **SERVER_SETTINGS},
     }
 
 
@@ -89,25 +95,28 @@ class _TopicWatch(_Watch):
         message = self._consumer.poll(0.1)
         if message is None or message.error() is not None:
             return
-        now = time.monotonic_ns()
+        now = time.time_ns()
         key = message.key()
         assert key is not None
         seen.setdefault(long_at(key, _FRAME)[0], now)
 
 
 class _ReplicaWatch(_Watch):
-    def __init__(self, connection: psycopg.Connection[tuple[int]], first: int) -> None:
+    """One writer's rows become visible in the order of their ids: its highest one tells of all."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[int | None]], first: int) -> None:
         self._cursor = connection.cursor()
-        self._below = first
+        self._first = first
+        self._seen = [first + client * SPAN for client in range(CLIENTS)]
 
     def look(self, seen: Seen) -> None:
-        """Rows become visible nearly in the order of their ids: what is behind the first gap is asked for again."""
-        self._cursor.execute("SELECT id FROM bench_orders WHERE id >= %s", (self._below,))
-        now = time.monotonic_ns()
-        for (id_,) in self._cursor:
-            seen.setdefault(id_, now)
-        while self._below in seen:
-            self._below += 1
+        self._cursor.execute(_VISIBLE, (self._first, self._first))
+        now = time.time_ns()
+        for client, (highest,) in enumerate(self._cursor):
+            if highest is not None:
+                for id_ in range(self._seen[client] + 1, highest + 1):
+                    seen[id_] = now
+                self._seen[client] = highest
         time.sleep(_POLL)
 
 
@@ -144,26 +153,27 @@ def _leg(
     stage: Stage, watch: _Watch, to: str, rate: int, seconds: float, first: int
 ) -> dict[str, Any]:
     seen: Seen = {}
-    count = int(rate * (seconds + _WARM_UP))
-    result = write(stage.source_dsn, rate, seconds + _WARM_UP, first)
+    count = written(rate, seconds + _WARM_UP)
+    folder = stage.pipeline.folder / f"{to}-{rate}"
+    result = write(stage.source_dsn, folder, rate, seconds + _WARM_UP, first)
     deadline = time.monotonic() + _WARM_UP + seconds + _PATIENCE
-    wanted = range(first, first + count)
     while len(seen) < count and time.monotonic() < deadline:
         watch.look(seen)
-    written = result()
-    missing = [id_ for id_ in wanted if id_ not in seen]
-    assert not missing, f"{len(missing)} of {count} rows never came: {missing[:3]}"
-    measured = wanted[int(rate * _WARM_UP) :]
+    commits = result()
+    missing = commits.commit_ns.keys() - seen.keys()
+    assert len(commits.commit_ns) == count
+    assert not missing, f"{len(missing)} of {count} rows never came: {sorted(missing)[:3]}"
+    measured = list(commits.commit_ns)[int(rate * _WARM_UP) :]
     return {
         "to": to,
         "events": len(measured),
         "rate_per_s": rate,
-        **_percentiles(written.commit_ns, seen, measured),
-        "writer_behind_ms": round(written.behind_ns / 1e6, 1),
+        **_percentiles(commits.commit_ns, seen, measured),
+        "writer_behind_ms": round(commits.behind_ns / 1e6, 1),
     }
 
 
-def _percentiles(commits: Mapping[int, int], seen: Seen, ids: range) -> dict[str, float]:
+def _percentiles(commits: Mapping[int, int], seen: Seen, ids: Sequence[int]) -> dict[str, float]:
     taken = sorted(seen[id_] - commits[id_] for id_ in ids)
     return {
         name: round(taken[min(len(taken) - 1, int(len(taken) * share))] / 1e6, 2)
