@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,9 @@ from confluent_kafka.admin import AdminClient
 from cdc.avro.decoder import EventDecoder
 from cdc.errors import Rejected
 from cdc.event import Delivered, Record
+from cdc.kafka.client import Cluster
 from cdc.kafka.registry import Registry
+from cdc.kafka.topics import NewTopicSpec, Topics
 from cdc.position import Position
 from tests.scenario.pipeline import Pipeline
 
@@ -158,7 +159,8 @@ def produce(kafka: str, batch: Sequence[Record]) -> None:
 def delete_records(kafka: str, at: dict[tuple[str, int], int]) -> None:
     """What retention does: records below these offsets are gone."""
     wanted = [TopicPartition(topic, number, offset) for (topic, number), offset in at.items()]
-    for answer in admin(kafka).delete_records(wanted).values():
+    client = admin(kafka)  # kept until the answers are in: they end with it
+    for answer in client.delete_records(wanted).values():
         answer.result(30)
 
 
@@ -169,14 +171,9 @@ def delete_topic(kafka: str, topic: str) -> None:
     _until(lambda: topic not in client.list_topics(timeout=20).topics, f"{topic} is gone")
 
 
-def counts_of_marks(pipeline: Pipeline) -> list[str]:
-    """BEGIN or END and id of each mark, in order."""
-    decoder = EventDecoder(prefix=pipeline.prefix, registry=Registry(pipeline.registry_url))
-    found = []
-    for record in records(pipeline.kafka, f"{pipeline.prefix}.transaction"):
-        mark = decoder.transaction(record)
-        found.append(json.dumps([mark.ended, mark.xid, mark.commit_lsn]))
-    return found
+def make_topic(kafka: str, topic: str, partitions: int) -> None:
+    """An empty topic of the kind that the product makes."""
+    Topics(Cluster(kafka)).create([NewTopicSpec(topic, "data", partitions)])
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:

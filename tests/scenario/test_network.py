@@ -113,8 +113,8 @@ def test_the_source_stalls_longer_than_the_server_waits(
 
 def test_both_links_are_slow(links: Links, seed: int) -> None:
     with audited(links, seed) as writing:
-        links.source.latency(40)
-        links.replica.latency(40)
+        links.source.latency(10)
+        links.replica.latency(10)
         aim = writing.commits + 200
         wait_for("traffic goes on", lambda: writing.commits > aim)
         links.pipeline.catch_up()
