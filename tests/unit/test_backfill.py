@@ -11,7 +11,7 @@ import pytest
 from cdc.checkpoint import BackfillProgress
 from cdc.event import Begin, Change, Message
 from cdc.fence import Fence, Signal, Watermark
-from cdc.pipeline.backfill import Admission, Backfill
+from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.position import Position
 from cdc.table import Column
@@ -184,6 +184,22 @@ def test_a_copy_begins_again_when_the_key_of_its_table_changes(
         run.backfill.step()
     (amendment,) = run.backfill.amendments()
     assert amendment.progress[ORDERS.id].after is None
+    run.end()
+    assert run.replica == run.expected()
+
+
+def test_rows_to_be_read_again_do_not_keep_a_copy_from_its_end() -> None:
+    """A table whose keys keep changing asks for more rows than are read one by one."""
+    run = Run(3)
+    keys = list(run.source.visible)
+    for number in range(4000):
+        if any(mark.phase == "final" for mark in run.marks):
+            break
+        if number % 2:
+            key = key_of(run.source.random.choice(keys))
+            run.backfill.take(Signal(f"moved-{number}", "repair", OUR_OWN, ORDERS.id, (key,)))
+        run.step()
+    assert any(mark.phase == "final" for mark in run.marks)
     run.end()
     assert run.replica == run.expected()
 
