@@ -8,7 +8,7 @@ from cdc.errors import Rejected
 from cdc.fence import Watermark
 from cdc.position import TopicPartition
 from cdc.protocols import EventDecoder, TopicReader
-from cdc.verify.inconclusive import Inconclusive
+from cdc.verify.inconclusive import Inconclusive, Standstill
 
 _POLL = 0.02  # seconds; a reader returns earlier when something arrives
 
@@ -38,7 +38,7 @@ class FenceLog:
         deadline = time.monotonic() + self._timeout
         while (found := self._met.pop(fence, None)) is None:
             if time.monotonic() > deadline:
-                raise Inconclusive(
+                raise Standstill(
                     f"fence not published within {self._timeout:g} s: is capture running?"
                 )
             self._take_in()

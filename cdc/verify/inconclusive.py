@@ -11,6 +11,10 @@ class Inconclusive(Exception):
         self.reason = reason
 
 
+class Standstill(Inconclusive):
+    """Capture or the sink did not answer in time: the tables that follow would wait for it in vain as well."""
+
+
 class Skipped(Exception):
     """The table is not to be compared at all. ``reason`` goes to the report."""
 

@@ -47,15 +47,31 @@ def verify(
     try:
         fences = FenceLog(watermarks, decoder, settings.source, run, settings.timeout)
         parts = Parts(run, source, replica, fences, window, decoder, settings)
-        reports = tuple(TableRun(parts, table, on_progress).run() for table in tables)
+        reports = _verified(parts, tables, on_progress)
     except Inconclusive as why:
-        reports = tuple(
-            TableReport(str(table.id), "INCONCLUSIVE", why.reason, 0, 0.0, 0.0) for table in tables
-        )
+        reports = [_undecided(table, why.reason) for table in tables]
     finally:
         watermarks.close()
         window.close()
-    return Report(run, started_us, time.monotonic() - started, reports)
+    return Report(run, started_us, time.monotonic() - started, tuple(reports))
+
+
+def _verified(parts: Parts, tables: Sequence[Table], on_progress: OnProgress) -> list[TableReport]:
+    """One table after the other, until capture or the sink stands still: that is waited for once, not for each."""
+    reports: list[TableReport] = []
+    standstill = ""
+    for table in tables:
+        if standstill:
+            reports.append(_undecided(table, standstill))
+            continue
+        run = TableRun(parts, table, on_progress)
+        reports.append(run.run())
+        standstill = run.standstill
+    return reports
+
+
+def _undecided(table: Table, reason: str) -> TableReport:
+    return TableReport(str(table.id), "INCONCLUSIVE", reason, 0, 0.0, 0.0)
 
 
 def _chosen(captured: Sequence[Table], wanted: Sequence[str]) -> list[Table]:

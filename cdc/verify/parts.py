@@ -14,7 +14,7 @@ from cdc.protocols import EventDecoder, RangeReader, ReplicaSide, ReplicaState, 
 from cdc.table import Table
 from cdc.verify.fences import FenceLog
 from cdc.verify.history import holds_all_below
-from cdc.verify.inconclusive import Inconclusive, Skipped
+from cdc.verify.inconclusive import Inconclusive, Skipped, Standstill
 from cdc.verify.settings import VerifySettings
 from cdc.verify.window import DataWindow, Offsets
 
@@ -46,8 +46,8 @@ class Fencing:
     """The fences of one table's verification.
 
     Construction emits a mark and waits for it, so that a capture or a sink that stands still shows at once.
-    Raises Skipped for a table that the
-    sink does not read. Every method that waits raises Inconclusive when its time is up.
+    Raises Skipped for a table that the sink does not read. Every method that waits raises Standstill when its time is
+    up.
     """
 
     def __init__(self, parts: Parts, table: Table) -> None:
@@ -102,8 +102,9 @@ class Fencing:
             if holds_all_below(checkpoint, watermark, self.topic):
                 return
             if time.monotonic() > deadline:
-                raise Inconclusive(
-                    f"lag: the replica did not reach the fence within {settings.timeout:g} s"
+                raise Standstill(
+                    f"lag: the replica did not reach the fence within {settings.timeout:g} s:"
+                    " is the sink running?"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
@@ -115,5 +116,9 @@ class Fencing:
         with self.parts.replica.read(self.table, settings.sink, settings.source) as (reader, state):
             claimed = state.checkpoint.tables.get(self.collection)
             if claimed in ("backfilling", "stale"):
-                raise Inconclusive(claimed)
+                raise Inconclusive(
+                    "backfilling: verify again when the copy is done"
+                    if claimed == "backfilling"
+                    else f"stale: cdc table backfill FILE --table {self.table.id} brings it back"
+                )
             yield reader, state

@@ -14,7 +14,7 @@ from cdc.table import Table
 from cdc.verify.ahead import Ahead
 from cdc.verify.compare import RowDifference, Suspect, compare_buckets, differing_keys, merged
 from cdc.verify.exact import settle
-from cdc.verify.inconclusive import Inconclusive, Skipped
+from cdc.verify.inconclusive import Inconclusive, Skipped, Standstill
 from cdc.verify.parts import Fencing, Parts
 from cdc.verify.plan import Pace
 from cdc.verify.repair import repair
@@ -55,6 +55,8 @@ class TableRun:
         self._on_progress = on_progress
         self._tally = _Tally()
         self._estimate = 0
+        self.standstill = ""
+        """Why the tables that follow cannot be verified either; empty when they can."""
 
     def run(self) -> TableReport:
         """All passes, then the repair if it is asked for."""
@@ -75,6 +77,7 @@ class TableRun:
             return self._report(started, skipped=why.reason)
         except Inconclusive as why:
             undecided = why.reason
+            self.standstill = why.reason if isinstance(why, Standstill) else ""
         except CdcError as error:
             undecided = error.what
         return self._report(started, undecided=undecided)

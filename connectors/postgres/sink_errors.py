@@ -23,6 +23,9 @@ _REJECTED: dict[str, str] = {
 
 _READ_ONLY = "25006"
 
+_CHANGED = ("42P01", "3F000", "42703", "42804")
+"""A table, schema or column that was there when it was looked at is not any more, or is of another type."""
+
 
 def sink_error(error: psycopg.Error, doing: str) -> CdcError:
     """The error to raise ``from`` a driver's one, met while rows were applied."""
@@ -31,6 +34,11 @@ def sink_error(error: psycopg.Error, doing: str) -> CdcError:
         return Unreachable(
             f"the replica only reads, while {doing}",
             "tried again until it is the primary once more",
+        )
+    if code in _CHANGED:
+        return Unreachable(
+            f"{error.diag.message_primary} while {doing}: the replica was changed under the sink",
+            "looked at again: what is missing is made, or the statement to run is said",
         )
     remedy = _REJECTED.get(code) or _REJECTED.get(code[:2])
     if remedy is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from psycopg import errors
@@ -18,6 +20,8 @@ from connectors.postgres.net_changes import NetChanges
 from connectors.postgres.sink_session import SinkSession
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.table_writer import TableWriter
+
+_log = logging.getLogger(__name__)
 
 Ended = Callable[[Counter[str], Mapping[str, TableState]], None]
 """Takes what a committed transaction brought: rows missing in it, and tables' new states."""
@@ -50,6 +54,7 @@ class SinkTransaction:
         self._emptied: dict[TableId, None] = {}
         self._missing: Counter[str] = Counter()
         self._tables: dict[str, TableState] = {}
+        self._lost: dict[str, TableState] = {}
 
     @property
     def ended(self) -> bool:
@@ -73,6 +78,8 @@ class SinkTransaction:
         """Store the checkpoint with the rows, and keep claims waiting from here to the end. Fenced as ``commit``."""
         with self._working("saving the checkpoint in the replica"):
             self._settle()
+            if self._lost:
+                checkpoint = replace(checkpoint, tables={**self._lost, **checkpoint.tables})
             if not checkpoints.save(self._session.connection, self._session.claim, checkpoint):
                 raise self._session.fenced()
             self._saved = True
@@ -142,6 +149,18 @@ class SinkTransaction:
         if (before := self._runs.get(event.collection)) is not None:
             before.changes.settle()
             self._write(before)
+        target = self._settings.target(event.table.id, event.topic)
+        known = event.collection in self._session.writers
+        if event.collection in self._live and not (
+            known or replica_tables.exists(self._session.connection, target)
+        ):
+            _log.warning(
+                "%s was dropped from the replica, and is made anew without the rows it had:"
+                " cdc table backfill FILE --table %s",
+                target,
+                event.collection,
+            )
+            self._lost[event.collection] = "stale"
         writer = self._session.writers.of(event)
         run = _Run(NetChanges(event.collection, writer.table, writer.transcoder), writer)
         self._runs[event.collection] = run

@@ -22,6 +22,10 @@ class Writers:
         self._settings = settings
         self._by_collection: dict[str, TableWriter] = {}
 
+    def __contains__(self, collection: str) -> bool:
+        """Whether a table was found for the collection in this session."""
+        return collection in self._by_collection
+
     def of(self, event: Delivered) -> TableWriter:
         """The writer for the event's row schema. Finds, makes or alters its table in the open transaction.
 

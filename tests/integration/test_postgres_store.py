@@ -331,6 +331,29 @@ def test_a_table_is_made_with_the_types_and_key_of_the_source(
     ]
 
 
+def test_a_table_dropped_behind_the_sinks_back_is_made_anew_and_known_to_lack_rows(
+    sink: PostgresStore, replica: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply(sink, many(100))
+    go_live(sink)
+    replica.execute("DROP TABLE shop.items")
+    transaction = sink.begin()
+    with pytest.raises(Unreachable, match="changed under the sink"):
+        transaction.apply(many(1, 1))
+    transaction.rollback()
+    sink.claim("sink", "p")
+    apply(sink, many(1, 1))
+    assert rows(replica) == [(1, None, "n", None)]
+    assert "cdc table backfill FILE --table shop.items" in caplog.text
+    assert claimed_states(sink) == {COLLECTION: "stale"}
+    go_live(sink)
+    assert claimed_states(sink) == {COLLECTION: "live"}
+
+
+def claimed_states(sink: PostgresStore) -> object:
+    return sink.claim("sink", "p").tables
+
+
 def test_a_new_column_is_added(sink: PostgresStore, replica: Connection) -> None:
     apply(sink, many(1))
     wider = event("c", 1, (1, None, None, None), table=WIDER)
