@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cdc import __version__
 from cdc.cli import local, run, table, verify
-from cdc.errors import CdcError
+from cdc.errors import CdcError, ConfigError
 from cdc.telemetry import start_logging
 
 app = typer.Typer(
@@ -46,7 +46,12 @@ def options(
     ] = False,
 ) -> None:
     """Set the log's level for every command."""
-    start_logging(log_level.upper())
+    level = log_level.upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ConfigError(
+            f"{log_level} is no level of the log", "give DEBUG, INFO, WARNING or ERROR"
+        )
+    start_logging(level)
 
 
 def main() -> None:

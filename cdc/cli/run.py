@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,7 +28,14 @@ _Files = Annotated[
     list[Path], typer.Argument(help="Connector files (TOML or JSON).", metavar="FILE...")
 ]
 
-_STYLES = {"running": "green", "unreachable": "yellow", "restarting": "yellow", "failed": "red"}
+_STYLES = {
+    "running": "green",
+    "unreachable": "yellow",
+    "restarting": "yellow",
+    "stopping": "yellow",
+    "failed": "red",
+}
+_RATE_SECONDS = 3.0
 
 
 def run(
@@ -42,24 +51,29 @@ def run(
 ) -> None:
     """Run connectors in the foreground, each task in its own process, until Ctrl-C.
 
-    Ctrl-C drains, stores the checkpoints and stops; the next start resumes there.
+    Ctrl-C drains, stores the checkpoints and stops; the next start resumes there. A second Ctrl-C stops at once:
+    nothing is lost, but the next start does again what was not stored.
     """
     connectors = _load(files)
+    if status is not None and not status.absolute().parent.is_dir():
+        raise ConfigError(
+            f"{status.parent} is no folder", "name a status file in one that is there"
+        )
     level = logging.getLevelName(min(logging.getLogger().level, logging.INFO))
     supervisor = Supervisor(connectors, log_level=level, patience=patience, status_file=status)
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        (hurry if stop.is_set() else stop).set()
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     if sys.stdout.isatty():
-        view = _View(supervisor)
-        with Live(get_renderable=view.table, refresh_per_second=2, console=Console()):
-            code = supervisor.run(stop.is_set)
+        view = _View(supervisor, stop.is_set)
+        with Live(get_renderable=view.shown, refresh_per_second=2, console=Console()):
+            code = supervisor.run(stop.is_set, hurry.is_set)
     else:
-        code = supervisor.run(stop.is_set)
+        code = supervisor.run(stop.is_set, hurry.is_set)
     if code:
         what, remedy = failure(supervisor.status)
         error = CdcError(what, remedy)
@@ -81,18 +95,32 @@ def _load(files: list[Path]) -> list[tuple[Path, ConnectorConfig]]:
 
 
 class _View:
-    """The tasks as a table that refreshes itself."""
+    """The tasks as a table that refreshes itself, and below it what they wait for."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, stopping: Callable[[], bool]) -> None:
         self._supervisor = supervisor
-        self._last: dict[str, tuple[float, int]] = {}
+        self._stopping = stopping
+        self._seen: dict[str, deque[tuple[float, int]]] = {}
 
-    def table(self) -> Table:
-        """The table now; rates are since the last call."""
+    def shown(self) -> Group:
+        """The screen now."""
+        tasks = self._supervisor.status
+        lines = [
+            Text(f"{task.name} waits: {task.said['error']}", style="yellow")
+            for task in tasks
+            if task.state == "unreachable" and task.said.get("error")
+        ]
+        if any(task.state == "stopping" for task in tasks):
+            lines.append(Text("storing what is done; Ctrl-C again stops at once", style="dim"))
+        elif not self._stopping():
+            lines.append(Text("Ctrl-C stops", style="dim"))
+        return Group(self._table(tasks), *lines)
+
+    def _table(self, tasks: Sequence[TaskStatus]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("connector", "state", "events", "events/s", "transactions", "lag", "MiB"):
             table.add_column(name, justify="left" if name in ("connector", "state") else "right")
-        for task in self._supervisor.status:
+        for task in tasks:
             table.add_row(*self._row(task))
         return table
 
@@ -105,12 +133,16 @@ class _View:
             f"{said['events']:,}",
             f"{self._rate(task.name, said['events']):,.0f}",
             f"{said['transactions']:,}",
-            "" if lag is None else f"{lag:,.1f} s",
+            "" if lag is None or task.pid is None else f"{lag:,.1f} s",
             "" if said["rss_mb"] is None else f"{said['rss_mb']:.0f}",
         ]
 
     def _rate(self, name: str, events: int) -> float:
+        """Events a second over the last few seconds: a task tells its numbers twice a second only."""
         now = time.monotonic()
-        then, before = self._last.get(name, (now, events))
-        self._last[name] = (now, events)
+        seen = self._seen.setdefault(name, deque())
+        seen.append((now, events))
+        while now - seen[0][0] > _RATE_SECONDS:
+            seen.popleft()
+        then, before = seen[0]
         return max(0.0, (events - before) / (now - then)) if now > then else 0.0

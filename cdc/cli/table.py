@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cdc.errors import ConfigError
 from cdc.runtime import tables
 from cdc.runtime.config_files import load
 from cdc.table import TableId
@@ -26,6 +27,9 @@ def list_tables(file: _File, *, as_json: _Json = False) -> None:
     states = tables.states(load(file))
     if as_json:
         typer.echo(json.dumps({"tables": [state.to_json() for state in states]}))
+        return
+    if not states:
+        Console(stderr=True).print("no table is captured yet: cdc run starts the connector")
         return
     view = Table(box=None, pad_edge=False, header_style="bold")
     view.add_column("table")
@@ -56,4 +60,4 @@ def _parsed(name: str) -> TableId:
     try:
         return TableId.parse(name)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise ConfigError(str(error), "name tables as cdc table list does") from error

@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_SHOWN = 50
+_SHOWN = 20
 _WIDEST = 60
 _STYLES = {"OK": "green", "DIFF": "bold red", "INCONCLUSIVE": "yellow", "SKIPPED": "dim"}
 _PHASES = {"digest": "comparing", "rows": "looking closer", "repair": "repairing"}
@@ -87,14 +87,16 @@ def run(
 @contextmanager
 def _shown_progress() -> Iterator[OnProgress]:
     """A bar per table on standard error, where that is a terminal."""
+    console = Console(stderr=True)
     bars = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} rows"),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     known: dict[str, TaskID] = {}
 
@@ -118,7 +120,6 @@ def _show(report: Report, console: Console) -> None:
     view.add_column("verdict", no_wrap=True)
     for name in ("rows", "coverage", "differ", "repaired", "seconds"):
         view.add_column(name, justify="right", no_wrap=True)
-    view.add_column("reason", overflow="fold")
     for table in report.tables:
         view.add_row(
             Text(table.table),
@@ -128,9 +129,13 @@ def _show(report: Report, console: Console) -> None:
             str(len(table.differences)),
             str(len(table.repaired)),
             f"{table.seconds:.1f}",
-            Text(table.reason),
         )
-    console.print(view)
+    if report.tables:
+        console.print(view)
+    else:
+        console.print("no table is captured yet: start the source connector first")
+    for reason, names in _reasons(report).items():
+        console.print(Text(f"{', '.join(names)}: {reason}"))
     for table in report.tables:
         _show_differences(table, table.differences, "differs", console)
         _show_differences(table, table.repaired, "was repaired", console)
@@ -142,13 +147,26 @@ def _show(report: Report, console: Console) -> None:
     )
 
 
+def _reasons(report: Report) -> dict[str, list[str]]:
+    """Tables by the reason that they share, in the report's order."""
+    found: dict[str, list[str]] = {}
+    for table in report.tables:
+        if table.reason:
+            found.setdefault(table.reason, []).append(table.table)
+    return found
+
+
 def _show_differences(
     table: TableReport, differences: tuple[Difference, ...], what: str, console: Console
 ) -> None:
     if not differences:
         return
     view = Table(
-        title=f"{table.table}: what {what}", title_justify="left", box=None, pad_edge=False
+        title=f"\n{table.table}: what {what}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
     )
     for name in ("key", "kind", "column", "source", "replica"):
         view.add_column(name, header_style="bold", overflow="fold")

@@ -29,6 +29,7 @@ _STEADY_SECONDS = 30.0
 _LONGEST_WAIT = 30.0
 _TURN = 0.1
 _DRAIN_SECONDS = 30.0
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -83,10 +84,11 @@ class Supervisor:
         """Every task as it is now."""
         return [task.status for task in self._tasks]
 
-    def run(self, stop: Callable[[], bool], on_turn: Callable[[], None] = lambda: None) -> int:
+    def run(self, stop: Callable[[], bool], hurry: Callable[[], bool] = lambda: False) -> int:
         """Keep the tasks running until ``stop`` or until one fails for good; the exit status.
 
-        On return every task has drained and ended (by force after half a minute).
+        On return every task has drained and ended (by force after half a minute, or as soon as ``hurry`` says so:
+        what it had not stored, the next start does again).
         """
         status = EXIT_OK
         try:
@@ -94,13 +96,13 @@ class Supervisor:
                 for task in self._tasks:
                     status = task.look() or status
                 self._write_status()
-                on_turn()
                 time.sleep(_TURN)
         finally:
             for task in self._tasks:
                 task.let_go()
+            self._write_status()
             for task in self._tasks:
-                task.end()
+                task.end(hurry)
             self._write_status()
         return status
 
@@ -161,16 +163,19 @@ class _Task:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+            if self.status.state != "failed":
+                self.status.state = "stopping"
 
-    def end(self) -> None:
+    def end(self, hurry: Callable[[], bool]) -> None:
         """Wait for the task's end, by force in the end."""
         if self._process is None:
             return
-        try:
-            self._process.wait(_DRAIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not stop in time and is killed", self.status.name)
-            self._process.kill()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while not _ended(self._process, _LOOK_SECONDS):
+            if hurry() or time.monotonic() > deadline:
+                log.warning("%s has not stopped yet and is killed", self.status.name)
+                self._process.kill()
+                break
         self._collect()
         if self.status.state == "failed":
             self.status.said = self._failed  # why, not that it then stopped
@@ -179,7 +184,10 @@ class _Task:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which lets its tasks drain
         )
         self._started = time.monotonic()
         self.status.pid = self._process.pid
@@ -213,8 +221,16 @@ class _Task:
         self._not_before = time.monotonic() + self._wait / 2
         self.status.restarts += 1
         self.status.state = "restarting"
-        how = signal.Signals(-code).name if code < 0 else "without being asked"
-        log.warning("%s ended by %s and is started again", self.status.name, how)
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else "ended unasked"
+        log.warning("%s %s and is started again", self.status.name, how)
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def failure(tasks: Sequence[TaskStatus]) -> tuple[str, str]:

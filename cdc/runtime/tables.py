@@ -53,7 +53,7 @@ def backfill(config: ConnectorConfig, tables: Sequence[TableId]) -> Iterator[Tab
             if table not in captured:
                 raise ConfigError(
                     f"{table} is not captured by {config.name}",
-                    f"captured are: {', '.join(map(str, sorted(captured)))}",
+                    f"one of: {', '.join(map(str, sorted(captured))) or '(none yet: start it first)'}",
                 )
         for table in tables:
             signal = Signal(

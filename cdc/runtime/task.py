@@ -145,7 +145,7 @@ def _sink_numbers(status: ApplyStatus) -> Numbers:
         "events": status.events,
         "transactions": status.transactions,
         "position": status.position.commit_lsn if status.position else None,
-        "lag_seconds": None,
+        "lag_seconds": status.lag_seconds(time.time()),
     }
 
 
@@ -153,12 +153,12 @@ def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
     statistics: CaptureStatistics = capture.statistics
 
     def numbers() -> Numbers:
-        lag = time.time() - statistics.commit_us / 1e6 if statistics.commit_us else None
+        lag = time.time() - statistics.commit_us / 1e6 if statistics.commit_us else 0.0
         return {
             "events": statistics.events + statistics.backfilled,
             "transactions": statistics.transactions,
             "position": statistics.lsn,
-            "lag_seconds": lag,
+            "lag_seconds": max(0.0, lag),
         }
 
     return numbers

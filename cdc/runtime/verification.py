@@ -32,6 +32,7 @@ def run_verification(
 
     ConfigError where the two files do not belong together, Unreachable when a server is away at the start.
     """
+    _roles_in_order(source, sink)
     prefix = source["topic.prefix"]
     if sink["topic.prefix"] != prefix:
         raise ConfigError(
@@ -62,19 +63,29 @@ def run_verification(
         )
 
 
+def _roles_in_order(source: ConnectorConfig, sink: ConnectorConfig) -> None:
+    for config, role, place in ((source, "source", "first"), (sink, "sink", "second")):
+        if config.role != role:
+            raise ConfigError(
+                f"{config.name} is a {config.role}, not a {role}",
+                f"give the file of the {role} {place}",
+            )
+
+
 def _source_side(config: ConnectorConfig) -> SourceSide:
     open_side = plugins()[config.plugin].open_source_side
-    if config.role != "source" or open_side is None:
+    if open_side is None:
         raise ConfigError(
-            f"{config.name} is not a source that can be verified", "give the source's file first"
+            f"{config.name}: a {config.plugin} source cannot be verified",
+            "see the connector's file",
         )
     return open_side(config)
 
 
 def _replica_side(config: ConnectorConfig) -> ReplicaSide:
     open_side = plugins()[config.plugin].open_replica_side
-    if config.role != "sink" or open_side is None:
+    if open_side is None:
         raise ConfigError(
-            f"{config.name} is not a sink that can be verified", "give the sink's file second"
+            f"{config.name}: a {config.plugin} sink cannot be verified", "see the connector's file"
         )
     return open_side(config)
