@@ -41,7 +41,7 @@ _SLICE = 0.5
 class KafkaCheckpointTopic:
     """`cdc.protocols.CheckpointTopic`. Makes the topic if it is not there. Not thread-safe.
 
-    ``keep_alive`` is called at least every half second while a call waits.
+    ``keep_alive`` is called at least every half second while a call waits, in the caller's thread.
     """
 
     def __init__(

@@ -249,7 +249,7 @@ class Topics:
                     f"{waiting[0]} has a partition without a leader",
                     "check that the brokers which hold it are up",
                 )
-            time.sleep(_SLICE / 2)
+            self._pause()
 
     def _answer(self, answer: Future[T], doing: str) -> T:
         end = time.monotonic() + 2 * _ASKING

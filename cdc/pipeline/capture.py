@@ -43,7 +43,10 @@ _DRAIN_SECONDS = 15.0
 
 @dataclass(slots=True)
 class CaptureStatistics:
-    """Counters since the start, for status and benchmarks."""
+    """Counters since the start, for status and benchmarks.
+
+    ``commit_us`` is when the newest transaction that was met committed; 0 once all that came is acknowledged.
+    """
 
     events: int = 0
     transactions: int = 0
@@ -128,6 +131,8 @@ class Capture:
         busy = self._outstanding or self._backfill.busy
         patience = _PATIENCE_WHEN_BUSY if busy else _PATIENCE
         items = self._source.read(patience)
+        if not items and not self._outstanding:
+            self.statistics.commit_us = 0
         if items:
             reach("capture.after-read")
             self._take(items)
@@ -368,6 +373,10 @@ class Capture:
             self._writer.flush(1.0)
             self._source.keep_alive()
             self._acknowledge()
+        if self._outstanding:
+            log.warning(
+                "stopped before Kafka acknowledged everything: it is sent again at the next start"
+            )
         self._await_save()
         self._save_due = 0.0
         self._save()

@@ -1,4 +1,4 @@
-"""Goes on when servers that were away come back: the loop around a source's task."""
+"""How long a source's task waits: for servers that are away, without end; once it is asked to stop, not for long."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cdc.pipeline.retry import Backoff
 log = logging.getLogger(__name__)
 
 _STEADY_SECONDS = 30.0
+_STOPPING_SECONDS = 20.0
+"""Longer than capture takes to drain, shorter than a supervisor's patience."""
 
 
 def keep_on(
@@ -38,3 +40,21 @@ def keep_on(
             backoff.pause(stop)
         else:
             return
+
+
+def until_stopped(keep_alive: Callable[[], None], stop: Callable[[], bool]) -> Callable[[], None]:
+    """``keep_alive`` for waits that may not outlast ``stop`` by more than 20 s: Unreachable then, nothing is lost."""
+    asked: list[float] = []
+
+    def wait() -> None:
+        keep_alive()
+        if not stop():
+            return
+        if not asked:
+            asked.append(time.monotonic())
+        if time.monotonic() - asked[0] > _STOPPING_SECONDS:
+            raise Unreachable(
+                "stopped before Kafka took everything", "it is sent again at the next start"
+            )
+
+    return wait

@@ -17,6 +17,7 @@ from cdc.pipeline.capture import Capture
 from cdc.pipeline.reading import ReaderProcesses
 from cdc.pipeline.resume import Owner, resume
 from cdc.runtime.clients import kafka_cluster, schema_registry
+from cdc.runtime.patience import until_stopped
 from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
 
 
@@ -39,9 +40,8 @@ def capture_once(
         cluster = kafka_cluster(config)
         source = plugin.open_source(config)
         held.callback(source.close)
-        checkpoints = KafkaCheckpointTopic(
-            cluster, config["offset.storage.topic"], keep_alive=source.keep_alive
-        )
+        # No stream is open while it claims, and saves run in a thread: capture itself keeps the stream alive meanwhile.
+        checkpoints = KafkaCheckpointTopic(cluster, config["offset.storage.topic"])
         held.callback(checkpoints.close)
         checkpoint = resume(
             source,
@@ -52,8 +52,9 @@ def capture_once(
             owner=owner,
         )
         prefix = config["topic.prefix"]
+        while_waiting = until_stopped(source.keep_alive, stop)
         topics = PinnedTopics(
-            Topics(cluster, source.keep_alive),
+            Topics(cluster, while_waiting),
             prefix,
             checkpoint.partitions,
             config["topic.creation.default.partitions"],
@@ -61,7 +62,7 @@ def capture_once(
         )
         writer = KafkaTopicWriter(
             cluster,
-            source.keep_alive,
+            while_waiting,
             budget_bytes=config["memory.mb"] << 20,
             limits=topics.limits,
             overrides={"message.max.bytes": MOST_MESSAGE_BYTES, **config["producer.override.*"]},

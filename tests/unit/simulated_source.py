@@ -387,7 +387,8 @@ class SimulatedSource:
     def read(self, timeout: float) -> Sequence[Item]:
         items = self.log[self._next : self._next + self.random.randint(0, 6)]
         self._next += len(items)
-        if self._next == len(self.log) and not items and self.random.random() < 0.5:
+        quiet = not self.log or isinstance(self.log[-1], Commit | Message | Progress)
+        if quiet and self.read_to_its_end and not items and self.random.random() < 0.5:
             return [Progress(self.lsn)]
         return items
 
