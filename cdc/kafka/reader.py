@@ -169,6 +169,7 @@ class KafkaTopicReader:
         """Records up to the first error, which is raised now if nothing came before it, else by the next read."""
         records: list[Record] = []
         add = records.append
+        new = tuple.__new__  # what Record(...) comes to, without the call between
         following = self._next
         for message in messages:
             if message.error() is not None:
@@ -180,13 +181,16 @@ class KafkaTopicReader:
             headers = message.headers()
             following[topic, partition] = offset + 1  # type: ignore[index,operator]  # only errors lack them
             add(
-                Record(
-                    topic,  # type: ignore[arg-type]
-                    partition,  # type: ignore[arg-type]
-                    message.key(),
-                    message.value(),
-                    tuple((name, value or b"") for name, value in headers) if headers else (),  # type: ignore[misc,str-unpack]
-                    offset,  # type: ignore[arg-type]
+                new(
+                    Record,
+                    (
+                        topic,
+                        partition,
+                        message.key(),
+                        message.value(),
+                        tuple((name, value or b"") for name, value in headers) if headers else (),  # type: ignore[str-unpack]
+                        offset,
+                    ),
                 )
             )
         if records:

@@ -137,15 +137,19 @@ class Intake:
         add = self.assembler.add
         consumed: dict[TopicPartition, int] = {}
         size = 0
+        kept_out, newest = self._kept_out, self._newest
+        tp = TopicPartition("", -1)
         for record, event in zip(records, self._decoder.data(records), strict=True):
-            tp = TopicPartition(record.topic, record.partition)
-            if tp in self._kept_out:
+            if record[:2] != tp:  # records of a partition come in runs
+                tp = TopicPartition(record.topic, record.partition)
+            if tp in kept_out:
                 continue
             if isinstance(event, Rejected):
                 raise _unreadable(record, event)
             if event is not None:
                 size += event.size
-                self._newest[tp] = max(self._newest.get(tp, 0), event.position.commit_lsn)
+                if newest.get(tp, 0) < event.position.commit_lsn:
+                    newest[tp] = event.position.commit_lsn
                 if not add(event):
                     self._keep_out(tp, record.offset, event.position)
                     continue

@@ -6,6 +6,7 @@ It says how it is on standard output, a JSON object a line; its log goes to stan
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -175,6 +176,9 @@ def _until_let_go(stop: threading.Event) -> None:
 def main() -> int:
     """The process: arguments are the connector's file and the log level."""
     start_logging(sys.argv[2] if len(sys.argv) > 2 else "INFO")
+    # What flows through is freed by reference counts: looking for cycles in it finds none, and took a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     try:
         return run(Path(sys.argv[1]))
     except Exception:
