@@ -112,7 +112,7 @@ class Watermarks:
         ]
 
     def _phase(self, watermark: Watermark) -> dict[str, TableState]:
-        if watermark.phase not in ("open", "final"):
+        if watermark.phase != "open" and (watermark.void or watermark.phase != "final"):
             return {}
         state: TableState = "live" if watermark.phase == "final" else "backfilling"
         changed: dict[str, TableState] = {}

@@ -107,6 +107,18 @@ def test_nothing_is_confirmed_before_it_is_acknowledged_and_stored(line: Line) -
     assert end > start
 
 
+def test_what_is_sent_and_not_acknowledged_is_not_confirmed_with_what_is() -> None:
+    with without_clocks():
+        line = Line(MemoryCheckpointTopic)
+        end = line.commit(5)
+        line.turn()
+        line.writer.flush(0)
+        line.commit(5)
+        line.turn()
+        assert line.capture.statistics.lsn > end
+        assert line.stored.lsn == line.source.slot_at == end
+
+
 def test_a_stop_amid_a_transaction_stores_what_stands_before_it() -> None:
     with without_clocks():
         line = Line(MemoryCheckpointTopic)
