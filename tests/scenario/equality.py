@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 
+from cdc.checkpoint import BackfillProgress
 from cdc.kafka.checkpoints import read_checkpoint
 from cdc.kafka.client import Cluster
+from cdc.table import TableId
 from tests.scenario import bank
 from tests.scenario.pipeline import Pipeline, rows, wait_for
 
@@ -33,11 +35,30 @@ def start_bank(pipeline: Pipeline) -> None:
 
 def copied(pipeline: Pipeline) -> bool:
     """Whether a restart of the source would copy nothing again."""
+    copies = _copies(pipeline)
+    return bool(copies) and all(progress.state == "done" for progress in copies.values())
+
+
+def openings(pipeline: Pipeline) -> dict[TableId, int]:
+    """Where in the log the newest copy of each table began, as the source's checkpoint has it; 0 while it waits."""
+    return {table: progress.opened for table, progress in _copies(pipeline).items()}
+
+
+def wait_copied_anew(pipeline: Pipeline, before: Mapping[TableId, int], *tables: str) -> None:
+    """Wait until copies of these tables that began later than ``before`` are done, and the replica has them."""
+    wanted = {TableId("public", table) for table in tables}
+    wait_for(
+        "the copies begin",
+        lambda: all(openings(pipeline).get(table, 0) > before[table] for table in wanted),
+    )
+    wait_for("the copies end", lambda: copied(pipeline))
+    pipeline.catch_up()
+
+
+def _copies(pipeline: Pipeline) -> Mapping[TableId, BackfillProgress]:
     cluster = Cluster(pipeline.kafka)
     checkpoint = read_checkpoint(cluster, "cdc.offsets", f"{pipeline.prefix}-source")
-    return checkpoint is not None and all(
-        progress.state == "done" for progress in checkpoint.backfills.values()
-    )
+    return checkpoint.backfills if checkpoint else {}
 
 
 def assert_equal(pipeline: Pipeline, tables: Sequence[str] = bank.TABLES) -> None:

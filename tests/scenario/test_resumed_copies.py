@@ -16,7 +16,7 @@ from cdc.table import TableId
 from tests.scenario import bank
 from tests.scenario.command import cdc
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.equality import assert_equal, start_bank
+from tests.scenario.equality import assert_equal, openings, start_bank, wait_copied_anew
 from tests.scenario.pipeline import Pipeline, wait_for
 from tests.scenario.raw_topics import events
 
@@ -88,11 +88,11 @@ def test_a_live_table_is_copied_anew_under_traffic(make_pipeline: MakePipeline, 
     with psycopg.connect(pipeline.replica_dsn) as replica:
         replica.execute("DELETE FROM accounts WHERE id % 10 = 0")
         replica.execute("UPDATE accounts SET filler = 'damaged' WHERE id % 10 = 1")
+    before = openings(pipeline)
     with bank.Traffic(pipeline.source_dsn, seed=seed):
         said = cdc("table", "backfill", pipeline.source_file, "--table", "public.accounts")
         assert said.status == 0, said
-        wait_for("the copy begins", lambda: not pipeline.live())
-        pipeline.catch_up()
+        wait_copied_anew(pipeline, before, "accounts")
         listed = cdc("table", "list", pipeline.source_file)
         assert listed.status == 0, listed
     pipeline.catch_up()

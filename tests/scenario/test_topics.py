@@ -18,7 +18,9 @@ from tests.scenario.equality import (
     assert_equal,
     assert_once,
     copied,
+    openings,
     start_bank,
+    wait_copied_anew,
     watch_effects,
 )
 from tests.scenario.pipeline import Pipeline, wait_for
@@ -107,10 +109,10 @@ def test_a_second_replica_joins_after_retention(
     assert said.status == 4, said
     assert "cdc table backfill FILE --table public." in said.remedy, said
     wanted = [f"--table=public.{name}" for name in bank.TABLES]
+    before = openings(first)
     asked = cdc("table", "backfill", first.source_file, *wanted)
     assert asked.status == 0, asked
-    wait_for("the first replica knows of it", lambda: not first.live())
-    first.catch_up()
+    wait_copied_anew(first, before, *bank.TABLES)
     with bank.Traffic(first.source_dsn, seed=seed):
         second.start(files=[second.sink_file])
         second.catch_up()
