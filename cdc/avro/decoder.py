@@ -15,6 +15,7 @@ from cdc.avro.envelope_reader import EnvelopeReader, envelope_reader
 from cdc.avro.framing import FRAME_SIZE, frame
 from cdc.avro.names import topic_characters
 from cdc.avro.placeholder import unavailable_columns
+from cdc.avro.transaction_mark import decode_mark, is_our_mark
 from cdc.avro.values import decode, key_record_values, row_values
 from cdc.avro.watermark import SchemaIds, decode_watermark
 from cdc.avro.written_schema import fields_of, self_contained, table_of
@@ -57,6 +58,7 @@ class EventDecoder:
         self._tables: dict[bytes, Table] = {}
         self._keyed: dict[bytes, Table] = {}
         self._parsed: dict[int, Any] = {}
+        self._our_marks: dict[bytes, bool] = {}
 
     # --- data ------------------------------------------------------------------------------------------------
 
@@ -255,7 +257,14 @@ class EventDecoder:
     def _mark(self, record: Record) -> Mapping[str, Any]:
         if record.value is None:
             raise _at(record, "a record without value")
+        frame = record.value[:FRAME_SIZE]
+        ours = self._our_marks.get(frame)
         try:
+            if ours is None:
+                ours = is_our_mark(self._registry.schema(_schema_id(frame)))
+                self._our_marks[frame] = ours
+            if ours:
+                return decode_mark(record.value[FRAME_SIZE:])
             return self._decoded(record.value)
         except _TORN as error:
             raise _at(record, f"no transaction's mark: {error}") from error
