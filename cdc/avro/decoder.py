@@ -219,26 +219,19 @@ class EventDecoder:
 
         Collections are named as ``Delivered`` names them: in the characters of their topics.
         """
-        raw = self._mark(record)
+        value = record.value
+        if value is None:
+            raise _at(record, "a record without value")
         try:
-            status, transaction = raw["status"], TransactionId.parse(raw["id"])
-            if status not in ("BEGIN", "END"):
-                raise ValueError(f"status {status}")
-            commit_ms = int(raw.get("ts_ms") or 0)
-            counts = tuple(
-                (topic_characters(each["data_collection"]), int(each["event_count"]))
-                for each in raw["data_collections"] or ()
-                if each is not None
+            ended, named, found, commit_ms = (
+                decode_mark(value, FRAME_SIZE) if self._is_our_mark(value) else self._mark(value)
             )
+            transaction = TransactionId.parse(named)
         except _TORN as error:
             raise _at(record, f"no transaction's mark: {error}") from error
+        counts = tuple((topic_characters(collection), count) for collection, count in found)
         return TransactionMark(
-            status == "END",
-            transaction.xid,
-            transaction.commit_lsn,
-            counts,
-            record.offset,
-            commit_ms,
+            ended, transaction.xid, transaction.commit_lsn, counts, record.offset, commit_ms
         )
 
     def watermark(self, record: Record) -> Watermark:
@@ -254,20 +247,25 @@ class EventDecoder:
         except fastavro.read.SchemaResolutionError as error:
             raise _at(record, f"no watermark: {error}") from error
 
-    def _mark(self, record: Record) -> Mapping[str, Any]:
-        if record.value is None:
-            raise _at(record, "a record without value")
-        frame = record.value[:FRAME_SIZE]
-        ours = self._our_marks.get(frame)
-        try:
-            if ours is None:
-                ours = is_our_mark(self._registry.schema(_schema_id(frame)))
-                self._our_marks[frame] = ours
-            if ours:
-                return decode_mark(record.value[FRAME_SIZE:])
-            return self._decoded(record.value)
-        except _TORN as error:
-            raise _at(record, f"no transaction's mark: {error}") from error
+    def _is_our_mark(self, value: bytes) -> bool:
+        ours = self._our_marks.get(value[:FRAME_SIZE])
+        if ours is None:
+            ours = is_our_mark(self._registry.schema(_schema_id(value)))
+            self._our_marks[value[:FRAME_SIZE]] = ours
+        return ours
+
+    def _mark(self, value: bytes) -> tuple[bool, str, list[tuple[str, int]], int]:
+        """What ``decode_mark`` gives, by whatever schema wrote it."""
+        raw = self._decoded(value)
+        status = raw["status"]
+        if status not in ("BEGIN", "END"):
+            raise ValueError(f"status {status}")
+        counts = [
+            (each["data_collection"], int(each["event_count"]))
+            for each in raw["data_collections"] or ()
+            if each is not None
+        ]
+        return status == "END", raw["id"], counts, int(raw.get("ts_ms") or 0)
 
     # --- schemas ---------------------------------------------------------------------------------------------
 

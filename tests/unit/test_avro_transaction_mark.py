@@ -23,7 +23,7 @@ PARSED: Any = fastavro.parse_schema(packaged_schema("transaction_value"))
 LONGS = st.integers(-(2**63), 2**63 - 1)
 MARKS = st.fixed_dictionaries(
     {
-        "status": st.text(),
+        "status": st.sampled_from(["BEGIN", "END"]),
         "id": st.text(),
         "event_count": st.none() | LONGS,
         "data_collections": st.none()
@@ -37,11 +37,18 @@ MARKS = st.fixed_dictionaries(
 quick = settings(deadline=None, database=None, max_examples=200)
 
 
+def told(mark: dict[str, Any]) -> tuple[bool, str, list[tuple[str, int]], int]:
+    collections = [each for each in mark["data_collections"] or () if each is not None]
+    counts = [(each["data_collection"], each["event_count"]) for each in collections]
+    return mark["status"] == "END", mark["id"], counts, mark["ts_ms"]
+
+
 @quick
 @given(MARKS)
 def test_a_mark_is_read_as_fastavro_reads_it(mark: dict[str, Any]) -> None:
     data = written(PARSED, mark)
-    assert decode_mark(data) == read_all(PARSED, data) == mark
+    assert decode_mark(data) == told(read_all(PARSED, data))
+    assert decode_mark(b"frame" + data, 5) == told(mark)
 
 
 @quick
@@ -58,7 +65,20 @@ def test_a_mark_that_is_cut_or_has_more_behind_it_is_torn(
 def test_an_array_in_blocks_that_say_their_size_is_read_too() -> None:
     item = b"\x02\x04ab\x0e"
     data = b"\x06END\x063:4\x00\x02" + b"\x01" + bytes([2 * len(item)]) + item + b"\x00\x00"
-    assert decode_mark(data) == read_all(PARSED, data)
+    assert decode_mark(data) == told(read_all(PARSED, data)) == (True, "3:4", [("ab", 7)], 0)
+
+
+def test_an_array_of_several_blocks_is_read_to_its_end() -> None:
+    blocks = b"\x02\x02\x04ab\x0e" + b"\x04\x00\x02\x02c\x10" + b"\x00"
+    data = b"\x06END\x063:4\x00\x02" + blocks + b"\x00"
+    assert decode_mark(data) == told(read_all(PARSED, data))
+    assert decode_mark(data)[2] == [("ab", 7), ("c", 8)]
+
+
+def test_another_status_is_no_mark() -> None:
+    mark = {"status": "ABORT", "id": "3:4", "event_count": None, "data_collections": None}
+    with pytest.raises(ValueError, match="not a mark"):
+        decode_mark(written(PARSED, {**mark, "ts_ms": 0}))
 
 
 def test_a_mark_of_another_schema_is_read_by_that_schema() -> None:
