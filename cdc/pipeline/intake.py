@@ -76,10 +76,12 @@ class Intake:
         """
         records = self._reader.read(timeout, self._limit())
         data = []
+        marks, watermarks = self._marks.topic, self._watermark_partition.topic
         for record in records:
-            if record.topic == self._marks.topic:
+            topic = record.topic
+            if topic == marks:
                 self._take_mark(record)
-            elif record.topic == self._watermark_partition.topic:
+            elif topic == watermarks:
                 self._take_watermark(record)
             else:
                 data.append(record)
@@ -135,23 +137,32 @@ class Intake:
 
     def _take_data(self, records: list[Record]) -> None:
         add = self.assembler.add
-        consumed: dict[TopicPartition, int] = {}
         size = 0
         kept_out, newest = self._kept_out, self._newest
-        tp = TopicPartition("", -1)
+        topic, number = "", -1
+        tp = TopicPartition(topic, number)
+        skipped = False
+        highest = 0
+        consumed: dict[TopicPartition, int] = {}
         for record, event in zip(records, self._decoder.data(records), strict=True):
-            if record[:2] != tp:  # records of a partition come in runs
-                tp = TopicPartition(record.topic, record.partition)
-            if tp in kept_out:
+            # Records of a partition come in runs: what is kept for each is looked up where a run begins.
+            if record.partition != number or record.topic != topic:
+                topic, number = record.topic, record.partition
+                tp = TopicPartition(topic, number)
+                skipped = tp in kept_out
+                highest = newest.get(tp, 0)
+            if skipped:
                 continue
             if isinstance(event, Rejected):
                 raise _unreadable(record, event)
             if event is not None:
                 size += event.size
-                if newest.get(tp, 0) < event.position.commit_lsn:
-                    newest[tp] = event.position.commit_lsn
+                lsn = event.position.commit_lsn
+                if highest < lsn:
+                    highest = newest[tp] = lsn
                 if not add(event):
                     self._keep_out(tp, record.offset, event.position)
+                    skipped = True
                     continue
             consumed[tp] = record.offset
         for tp, offset in consumed.items():

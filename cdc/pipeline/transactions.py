@@ -90,6 +90,7 @@ class Assembler:
         self._since = since
         self._partitions = partitions
         self._open: dict[int, OpenTransaction] = {}
+        self._partition = TopicPartition("", -1)  # of the last event: they come in runs
         self._ended: list[int] = []
         self._unended: list[int] = []
         self._dead: list[OpenTransaction] = []
@@ -107,13 +108,16 @@ class Assembler:
         Raises Refused for an event of a newer generation.
         """
         position = event.position
-        lsn = position.commit_lsn
-        if position.generation != self.generation and not self.same_generation(position.generation):
+        generation, lsn, order = position
+        collection = event.collection
+        if generation != self.generation and not self.same_generation(generation):
             return True
-        if lsn <= self._held or (self._since and lsn < self._since.get(event.collection, 0)):
+        if lsn <= self._held or (self._since and lsn < self._since.get(collection, 0)):
             return True
-        partition = TopicPartition(event.topic, event.partition)
-        if self.used >= self._ahead_limit:
+        partition = self._partition
+        if event.partition != partition.partition or event.topic != partition.topic:
+            partition = self._partition = TopicPartition(event.topic, event.partition)
+        if self.held_size + self.lent_size >= self._ahead_limit:
             if self._trusted and self._is_dead(lsn):
                 transaction = self._open.get(lsn) or self._opened(lsn)
                 self._touch(transaction, partition, event.offset)
@@ -122,14 +126,16 @@ class Assembler:
             if not self.needs(position):
                 return False
         transaction = self._open.get(lsn) or self._opened(lsn)
-        self._touch(transaction, partition, event.offset)
-        order = position.total_order
+        if partition not in transaction.touched:
+            self._touch(transaction, partition, event.offset)
         if event.op == "t":
             transaction.truncates.setdefault(order, set()).add(event.partition)
-        if order in transaction.rows or order <= transaction.streamed.get(partition, 0):
+        rows, streamed = transaction.rows, transaction.streamed
+        if order in rows or order <= (streamed.get(partition, 0) if streamed else 0):
             return True
-        transaction.rows[order] = event
-        transaction.found[event.collection] = transaction.found.get(event.collection, 0) + 1
+        rows[order] = event
+        found = transaction.found
+        found[collection] = found.get(collection, 0) + 1
         cost = event.size + ROW_OVERHEAD
         transaction.size += cost
         self.held_size += cost
