@@ -52,6 +52,8 @@ class SourceCheckpoint:
     ``floor`` is the lowest xid that a read may find running: the source's next xid when the slot was made or the
     publication grew. Older transactions may hold rows that the slot never delivers.
     ``signals`` are those taken from the log and not finished.
+    ``admitted`` are the LSNs of fences behind ``lsn`` whose rows are all on the topics: no watermark calls a fence valid
+    before it stands here.
     ``owner`` is the mark of the process that claimed it last.
     """
 
@@ -65,6 +67,7 @@ class SourceCheckpoint:
     signals: tuple[Signal, ...] = ()
     unseen: tuple[tuple[int, int], ...] = ()
     floor: int = 0
+    admitted: tuple[int, ...] = ()
     owner: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +95,7 @@ class SourceCheckpoint:
             "signals": [signal.to_json() for signal in self.signals],
             "unseen": [list(interval) for interval in self.unseen],
             "floor": self.floor,
+            "admitted": list(self.admitted),
             "owner": self.owner,
         }
 
@@ -122,6 +126,7 @@ class SourceCheckpoint:
                 signals=tuple(Signal.from_json(signal) for signal in raw["signals"]),
                 unseen=tuple((first, last) for first, last in raw["unseen"]),
                 floor=raw["floor"],
+                admitted=tuple(raw.get("admitted", ())),
                 owner=raw.get("owner", ""),
             )
         except (KeyError, TypeError) as error:

@@ -111,7 +111,8 @@ class Backfill:
     """All reads of one capture.
 
     ``progress`` and ``signals`` come from the checkpoint. ``may_read`` tells whether transactions that began before
-    the slot or the publication could deliver them have ended (`FenceJudge.floor`).
+    the slot or the publication could deliver them have ended (`FenceJudge.floor`). ``admitted``: see
+    `cdc.checkpoint.SourceCheckpoint`.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class Backfill:
         progress: Mapping[TableId, BackfillProgress],
         signals: Iterable[Signal],
         may_read: Callable[[], bool],
+        admitted: Iterable[int] = (),
     ) -> None:
         self._readers = readers
         self._judge = judge
         self._generation = generation
         self._progress = dict(progress)
         self._may_read = may_read
+        self._admitted = frozenset(admitted)
         self._copies: dict[TableId, _Copy] = {}
         self._rereads: deque[Signal] = deque(s for s in signals if s.type == "repair")
         self._reread_last = False
@@ -355,15 +358,13 @@ class Backfill:
         """A fence without its read.
 
         One that this capture asked for has sent nothing. One that an earlier capture asked for may have sent a part of
-        its rows, and an END that counts them all: nobody will ever send the others.
+        its rows, and an END that counts them all: nobody will ever send the others. Unless that one has noted that all
+        were on the topics; then it may have called the fence valid, and what it sent stands.
         """
         if fence.id.rpartition("#")[2].startswith(f"{self._run}."):
             return self._void(fence, lsn, "its read was given up")
         void = self._void(fence, lsn, "its read was made before a restart")
-        if fence.table in self._copies:
-            # The earlier capture may have called the copy done here.
-            void = replace(void, watermark=replace(void.watermark, phase="open"))
-        return replace(void, withdrawn=True)
+        return replace(void, withdrawn=lsn not in self._admitted)
 
     def _void(self, fence: Fence, lsn: int, why: str) -> Admission:
         mark = Watermark(fence.id, fence.kind, fence.table, self._generation, lsn, {}, void=why)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from cdc.checkpoint import SourceCheckpoint
@@ -23,6 +23,7 @@ from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
+from cdc.pipeline.saving import CheckpointSaver
 from cdc.pipeline.source_progress import SourceProgress, Step
 from cdc.position import TopicPartition
 from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
@@ -35,6 +36,7 @@ _REQUESTS: Mapping[str, Callable[[bytes], Fence | Signal]] = {
     SIGNAL_PREFIX: Signal.from_message,
 }
 _SAVE_SECONDS = 1.0
+_SAVE_SECONDS_WHEN_AWAITED = 0.1
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
 _PATIENCE_WHEN_BUSY = 0.005
@@ -76,12 +78,10 @@ class Capture:
         partitions: Callable[[str], int],
         pinned: Callable[[], Mapping[str, int]],
     ) -> None:
-        self._connector = connector
         self._prefix = prefix
         self._source = source
         self._encoder = encoder
         self._writer = writer
-        self._checkpoints = checkpoints
         self._partitions = partitions
         self._pinned = pinned
         self._readers = readers
@@ -95,13 +95,13 @@ class Capture:
             checkpoint.backfills,
             checkpoint.signals,
             self._old_transactions_ended,
+            checkpoint.admitted,
         )
         self._outstanding = 0
         self._last: Step | None = None
-        self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-checkpoint")
-        self._saving: Future[None] | None = None
-        self._saved = checkpoint
-        self._save_due = 0.0
+        self._unpublished: deque[Step] = deque()
+        self._saver = CheckpointSaver(checkpoints, connector, checkpoint)
+        self._saved_at = self._save_due = 0.0
         self._look_due = 0.0
         self._floor_passed = -1
         self._floor_look_due = 0.0
@@ -120,15 +120,15 @@ class Capture:
                 self._turn()
             self._drain()
         finally:
-            self._saver.shutdown(wait=True, cancel_futures=True)
+            self._saver.close()
             self._readers.close()
 
     def _begin(self) -> None:
         self._open_copies()
-        self._source.start(self._saved.lsn)
+        self._source.start(self._saver.stored.lsn)
 
     def _turn(self) -> None:
-        busy = self._outstanding or self._backfill.busy
+        busy = self._outstanding or self._unpublished or self._backfill.busy
         patience = _PATIENCE_WHEN_BUSY if busy else _PATIENCE
         items = self._source.read(patience)
         if not items and not self._outstanding:
@@ -269,9 +269,9 @@ class Capture:
 
     def _open_copies(self) -> None:
         """Tables that wait for their first copy: what the log brings from here on belongs to a copy under way."""
-        for table, entry in self._saved.backfills.items():
+        for table, entry in self._saver.stored.backfills.items():
             if entry.state == "waiting":
-                self._admit(self._backfill.open(table, self._saved.lsn))
+                self._admit(self._backfill.open(table, self._saver.stored.lsn))
 
     def _old_transactions_ended(self) -> bool:
         """Whether transactions that may hold rows which the slot never delivers have all ended."""
@@ -312,10 +312,25 @@ class Capture:
                     self._last = None
                 self._progress.acknowledged(mark)
                 if mark.watermark is not None:
-                    self._publish(mark, mark.watermark)
+                    self._unpublished.append(mark)
             elif isinstance(mark, _Published):
                 mark.step.settled = True
         self._progress.advance()
+        self._publish_watermarks()
+
+    def _publish_watermarks(self) -> None:
+        """In log order. Of rows that a fence brought, only once it is stored that they are complete.
+
+        A capture that meets such a fence after a restart must know whether to withdraw what was sent there.
+        """
+        while self._unpublished:
+            step = self._unpublished[0]
+            if step.brought_rows and step.lsn not in self._saver.stored.admitted:
+                self._save_due = min(self._save_due, self._saved_at + _SAVE_SECONDS_WHEN_AWAITED)
+                return
+            self._unpublished.popleft()
+            assert step.watermark is not None
+            self._publish(step, step.watermark)
 
     def _publish(self, step: Step, watermark: Watermark) -> None:
         """Everything before the fence is acknowledged: say up to where a consumer must read to have passed it."""
@@ -334,30 +349,18 @@ class Capture:
 
     def _save(self) -> None:
         """Store the checkpoint beside the loop; let the source forget what a stored checkpoint covers."""
-        if self._saving is not None and self._saving.done():
-            self._saved_now()
+        if self._saver.ended():
+            reach("capture.before-confirm")
+            self._source.confirm(self._saver.stored.lsn)
+            self._publish_watermarks()
         now = time.monotonic()
-        if self._saving is not None or now < self._save_due:
+        if self._saver.busy or now < self._save_due:
             return
         self._progress.pin(self._pinned())
         self._progress.saw(self._judge.unseen(self._progress.checkpoint.lsn), self._judge.floor)
-        checkpoint = self._progress.checkpoint
-        self._save_due = now + _SAVE_SECONDS
-        if checkpoint != self._saved:
-            self._saved = checkpoint
-            self._saving = self._saver.submit(self._store, checkpoint)
-
-    def _store(self, checkpoint: SourceCheckpoint) -> None:
-        reach("capture.before-save")
-        self._checkpoints.save(self._connector, checkpoint)
-        reach("capture.after-save")
-
-    def _saved_now(self) -> None:
-        if self._saving is not None:
-            saving, self._saving = self._saving, None
-            saving.result()
-            reach("capture.before-confirm")
-            self._source.confirm(self._saved.lsn)
+        self._saved_at, self._save_due = now, now + _SAVE_SECONDS
+        if self._progress.checkpoint != self._saver.stored:
+            self._saver.save(self._progress.checkpoint)
 
     def _look(self) -> None:
         """Ask the source which transactions every reader sees by now, so that the judge may forget them."""
@@ -369,27 +372,25 @@ class Capture:
     def _drain(self) -> None:
         """What was sent is acknowledged, watermarks too; then the checkpoint is stored and confirmed."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while self._outstanding and time.monotonic() < deadline:
+        while (self._outstanding or self._unpublished) and time.monotonic() < deadline:
             self._writer.flush(1.0)
             self._source.keep_alive()
             self._acknowledge()
-        if self._outstanding:
+            self._save_now()
+        if self._outstanding or self._unpublished:
             log.warning(
                 "stopped before Kafka acknowledged everything: it is sent again at the next start"
             )
-        self._await_save()
-        self._save_due = 0.0
-        self._save()
-        self._await_save()
+        self._save_now()
         self._source.keep_alive()
 
-    def _await_save(self) -> None:
-        """A save ends by itself, well or with an error, after its own patience."""
-        while self._saving is not None:
-            wait([self._saving], _PATIENCE)
-            self._source.keep_alive()
-            if self._saving.done():
-                self._saved_now()
+    def _save_now(self) -> None:
+        """What is acknowledged by now is stored and confirmed on return."""
+        for _ in range(2):  # a save under way may be older
+            self._save_due = 0.0
+            self._save()
+            self._saver.wait(self._source.keep_alive)
+        self._save()
 
 
 @dataclass(frozen=True, slots=True)

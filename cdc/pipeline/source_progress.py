@@ -34,6 +34,16 @@ class Step:
     settled: bool = False
 
     @property
+    def brought_rows(self) -> bool:
+        """Whether rows, or deletes, of a fenced read may have entered the stream here."""
+        mark = self.watermark
+        return (
+            mark is not None
+            and mark.kind in ("backfill", "repair")
+            and not (mark.void or mark.phase == "open")
+        )
+
+    @property
     def bare(self) -> bool:
         """Whether it says nothing but its place in the log."""
         says = self.watermark or self.progress or self.new_signals or self.finished or self.gone
@@ -55,6 +65,9 @@ class SourceProgress:
     def acknowledged(self, step: Step) -> None:
         """Every record before the step is acknowledged; to be called in log order."""
         self._steps.append(step)
+        if step.brought_rows and step.lsn not in self._checkpoint.admitted:
+            admitted = (*self._checkpoint.admitted, step.lsn)
+            self._checkpoint = replace(self._checkpoint, admitted=admitted)
 
     def advance(self) -> None:
         """Move the checkpoint over the steps that count."""
@@ -66,9 +79,11 @@ class SourceProgress:
             if not step.bare:
                 self._take(step)
         if lsn:
+            lsn = max(lsn, self._checkpoint.lsn)
             self._checkpoint = replace(
                 self._checkpoint,
-                lsn=max(lsn, self._checkpoint.lsn),
+                lsn=lsn,
+                admitted=tuple(fence for fence in self._checkpoint.admitted if fence > lsn),
                 last_commit_lsn=max(commit_lsn, self._checkpoint.last_commit_lsn),
             )
 

@@ -4,8 +4,7 @@ A watermark is passed when its end offsets are consumed and nothing below its fe
 holds everything below H (`Position.at_fence`), also where no transaction follows. A backfill's ``open`` and ``final``
 fences change the table's state in the replica, and ``final`` says what the table looks like, rows or none; a table that no backfill has spoken of has no state, because what it
 held before its first event is not known to be in the replica (``snapshot.mode=no_data``).
-A void fence ties no read to the log, but it stands where it stands: it moves the position. It has a phase only where an
-earlier capture may have called the copy final at the same place, and its copy goes on.
+A void fence ties no read to the log, but it stands where it stands: it moves the position, never a table's state.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ class Watermarks:
         ]
 
     def _phase(self, watermark: Watermark) -> dict[str, TableState]:
-        if watermark.phase != "open" and (watermark.void or watermark.phase != "final"):
+        if watermark.void or watermark.phase not in ("open", "final"):
             return {}
         state: TableState = "live" if watermark.phase == "final" else "backfilling"
         changed: dict[str, TableState] = {}

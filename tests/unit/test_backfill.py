@@ -210,3 +210,12 @@ def test_a_fence_without_its_read_is_void() -> None:
     admission = run.backfill.at_fence(fence, run.source.lsn)
     assert admission.watermark.void
     assert not admission.changes
+    assert admission.withdrawn, "an earlier capture may have sent a part of its rows"
+
+
+def test_what_was_noted_as_complete_is_not_withdrawn() -> None:
+    run = Run(1)
+    backfill = Backfill(run.source, run.judge, 1, {}, (), lambda: True, admitted=[800])
+    fence = Fence("orders#earlier.1", "backfill", "p", ORDERS.id, run.source.snapshot())
+    assert not backfill.at_fence(fence, 800).withdrawn
+    assert backfill.at_fence(fence, 808).withdrawn

@@ -189,7 +189,6 @@ def test_a_fence_of_an_earlier_capture_withdraws_what_that_one_may_have_sent() -
         assert (True, place - 1, ()) in [(m.ended, m.commit_lsn, m.counts) for m in marks]
         void = next(mark for mark in line.watermarks() if mark.fence == old.id)
         assert void.void
-        assert void.phase == "open", "the earlier capture may have called the copy final here"
 
 
 class _SlowTopic(MemoryCheckpointTopic):

@@ -58,6 +58,20 @@ def test_a_copy_is_as_far_as_its_acknowledged_fence() -> None:
     assert progress.checkpoint.backfills[ORDERS].after == b"7"
 
 
+def test_a_fence_whose_rows_are_complete_is_noted_until_the_checkpoint_has_passed_it() -> None:
+    progress = SourceProgress(START)
+    entered = Step(300, watermark=Watermark("f", "backfill", ORDERS, 1, 300, {}, phase="final"))
+    void = Step(310, watermark=Watermark("f", "backfill", ORDERS, 1, 310, {}, void="limbo"))
+    for step in (fence(290), entered, void):
+        progress.acknowledged(step)
+    progress.advance()
+    assert (progress.checkpoint.lsn, progress.checkpoint.admitted) == (100, (300,))
+    again = SourceProgress(progress.checkpoint)  # met anew by the next capture, and void there
+    again.acknowledged(Step(300, settled=True))
+    again.advance()
+    assert again.checkpoint.admitted == ()
+
+
 def test_a_table_that_is_gone_leaves_nothing_behind() -> None:
     progress = SourceProgress(START)
     signal = Signal("x", "repair", "p", ORDERS, (b"1",))
@@ -80,5 +94,6 @@ def test_a_checkpoint_survives_its_stored_form() -> None:
         signals=(Signal("x", "repair", "p", ORDERS, (b"\x01",)),),
         unseen=((5, 7), (9, 9)),
         floor=12,
+        admitted=(120, 130),
     )
     assert SourceCheckpoint.from_json(full.to_json()) == full
