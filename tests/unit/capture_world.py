@@ -6,6 +6,7 @@ partition by partition, and the next one goes on from the checkpoint that was st
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -112,6 +113,8 @@ class World:
             return
         lost = self.random.random() < self.crashes
         self.checkpoints.lose = self.random.choice(["before", "after"]) if lost else ""
+        if self.crashes and self.random.random() < 0.7:
+            self.capture._save_due = math.inf  # not yet
         try:
             self.capture._turn()
         except Unreachable:
@@ -119,7 +122,7 @@ class World:
 
     def finish(self) -> None:
         """No more traffic, no more crashes: in the end the replica equals the source."""
-        self.crashes = self.source.failing_reads = 0.0
+        self.crashes = self.source.failing_reads = self.capture._save_due = 0.0
         source = self.source
         while source.comparing:
             source.fence_comparison()
