@@ -149,8 +149,11 @@ class World:
         assert self.replica.states().get(COLLECTION) == "live"
         self._positions_appear_in_order()
         self._fences_are_judged()
+        self.capture._drain()
         stored = self.checkpoints.checkpoint("c")
         assert stored is not None
+        assert stored.lsn == source.slot_at >= place
+        assert not stored.admitted
         assert not stored.signals
         assert GONE not in stored.backfills
 
