@@ -27,7 +27,8 @@ from cdc.table import Table, TableId
 log = logging.getLogger(__name__)
 
 _FIRST_ROWS = 1_000
-_MOST_ROWS = 20_000
+MOST_ROWS = 20_000
+"""Rows of one range, unless it is told otherwise."""
 _TARGET_BYTES = 2 << 20
 _READS_AHEAD = 2
 _KEYS_AT_ONCE = 2_000
@@ -124,7 +125,9 @@ class Backfill:
         signals: Iterable[Signal],
         may_read: Callable[[], bool],
         admitted: Iterable[int] = (),
+        most_rows: int = MOST_ROWS,
     ) -> None:
+        self._most_rows = most_rows
         self._readers = readers
         self._judge = judge
         self._generation = generation
@@ -247,7 +250,8 @@ class Backfill:
     def _ask_range(self) -> bool:
         for copy in self._copies.values():
             if copy.may_read():
-                job = Job(self._fence_id(str(copy.table)), copy.table, copy.next_after, copy.limit)
+                limit = min(copy.limit, self._most_rows)
+                job = Job(self._fence_id(str(copy.table)), copy.table, copy.next_after, limit)
                 flight = _Flight(job, self._judge.watch(copy.table), ())
                 copy.flights.append(flight)
                 self._give(flight)
@@ -276,7 +280,7 @@ class Backfill:
             copy.key = key
             copy.next_after = read.rows.last
             copy.exhausted = read.rows.last is None
-            copy.limit = _next_limit(copy.limit, read.rows)
+            copy.limit = min(_next_limit(copy.limit, read.rows), self._most_rows)
 
     def _failed(self, flight: _Flight, error: CdcError) -> None:
         """No fence follows, or one that is void."""
@@ -512,4 +516,4 @@ def _next_limit(limit: int, read: Rows) -> int:
     if not read.rows:
         return limit
     size = sum(len(row) for _, row in read.rows) / len(read.rows) + 1
-    return int(max(1, min(_MOST_ROWS, limit * 4, _TARGET_BYTES / size)))
+    return int(max(1, min(limit * 4, _TARGET_BYTES / size)))

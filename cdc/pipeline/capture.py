@@ -20,7 +20,7 @@ from cdc.checkpoint import SourceCheckpoint
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Record, Truncate
 from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
-from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
+from cdc.pipeline.backfill import MOST_ROWS, OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
 from cdc.pipeline.saving import CheckpointSaver
@@ -77,6 +77,7 @@ class Capture:
         readers: Readers,
         partitions: Callable[[str], int],
         pinned: Callable[[], Mapping[str, int]],
+        most_rows: int = MOST_ROWS,
     ) -> None:
         self._prefix = prefix
         self._source = source
@@ -96,6 +97,7 @@ class Capture:
             checkpoint.signals,
             self._old_transactions_ended,
             checkpoint.admitted,
+            most_rows=most_rows,
         )
         self._outstanding = 0
         self._last: Step | None = None

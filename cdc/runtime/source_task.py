@@ -87,5 +87,6 @@ def capture_once(
             readers=ReaderProcesses(plugin.open_reader, config, config["snapshot.max.threads"]),
             partitions=topics.count,
             pinned=lambda: topics,
+            most_rows=config["snapshot.fetch.size"],
         )
         capture.run(stop, lambda: on_start(capture))

@@ -77,7 +77,12 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
         one_of("initial", "no_data"),
         "initial",
     ),
-    Setting("snapshot.fetch.size", "Rows of one backfill chunk.", whole(1, 1_000_000), 10_240),
+    Setting(
+        "snapshot.fetch.size",
+        "Most rows of one backfill chunk; it is bounded by bytes too.",
+        whole(1, 1_000_000),
+        20_000,
+    ),
     Setting(
         "snapshot.lock.timeout.ms",
         "How long a chunk waits for its table's ACCESS SHARE lock.",

@@ -13,6 +13,7 @@ from cdc.event import Begin, Change, Message
 from cdc.fence import Fence, Signal, Watermark
 from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
+from cdc.pipeline.reading import Job
 from cdc.position import Position
 from cdc.table import Column
 from tests.unit.simulated_source import ORDERS, Row, SimulatedSource, key_of, parsed
@@ -219,3 +220,20 @@ def test_what_was_noted_as_complete_is_not_withdrawn() -> None:
     fence = Fence("orders#earlier.1", "backfill", "p", ORDERS.id, run.source.snapshot())
     assert not backfill.at_fence(fence, 800).withdrawn
     assert backfill.at_fence(fence, 808).withdrawn
+
+
+def test_no_range_is_larger_than_it_may_be() -> None:
+    run = Run(1)
+    asked: list[int] = []
+    give = run.source.give
+
+    def noted(job: Job) -> None:
+        asked.append(job.limit)
+        give(job)
+
+    run.source.give = noted  # type: ignore[method-assign]
+    waiting = {ORDERS.id: BackfillProgress("waiting")}
+    run.backfill = Backfill(run.source, run.judge, 1, waiting, (), lambda: True, most_rows=2)
+    run.end()
+    assert asked
+    assert max(asked) <= 2
