@@ -33,18 +33,15 @@ def die_at(pipeline: Pipeline, role: str, point: str, nth: int) -> None:
     """Run until the point was reached for the nth time, end everything with it, and start again."""
     pipeline.kill()
     pipeline.start(env={VARIABLE: f"{point}:{nth}"})
-    wait_for(
-        f"the {role} dies at {point}:{nth} ({pipeline.log})",
-        lambda: int(pipeline.task(role).get("restarts", 0)) > 0,
-    )
+
+    def died() -> bool:
+        if point == "capture.before-watermark":
+            pipeline.fence()  # watermarks are written for fences only
+        return int(pipeline.task(role).get("restarts", 0)) > 0
+
+    wait_for(f"the {role} dies at {point}:{nth} ({pipeline.log})", died)
     pipeline.kill()
     pipeline.start()
-
-
-def marks_come(pipeline: Pipeline, point: str) -> None:
-    """Watermarks are written for fences only."""
-    if point == "capture.before-watermark":
-        pipeline.fence()
 
 
 def survive(pipeline: Pipeline, role: str, points: list[tuple[str, int]], seed: int) -> None:
@@ -55,8 +52,6 @@ def survive(pipeline: Pipeline, role: str, points: list[tuple[str, int]], seed: 
         bank.Auditor(pipeline.replica_dsn) as auditor,
     ):
         for point, nth in points:
-            for _ in range(nth):
-                marks_come(pipeline, point)
             die_at(pipeline, role, point, nth)
         pipeline.catch_up()
     pipeline.catch_up()
