@@ -6,16 +6,14 @@ first query that shows it.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import psycopg
 
 from cdc.errors import Failed
+from cdc.testing.alongside import Alongside
 
 _PLANE = "PROBE"
 _ADD = "INSERT INTO planes (tailnum, model) VALUES (%s, '0') ON CONFLICT DO NOTHING"
@@ -42,42 +40,25 @@ class Percentiles:
     samples: int
 
 
-class Probe:
+class Probe(Alongside):
     """Sends and watches from ``with`` to its end."""
 
     def __init__(self, source_dsn: str, replica_dsn: str) -> None:
+        super().__init__(self._send, self._watch)
         self.samples: list[Sample] = []
         self._source_dsn = source_dsn
         self._replica_dsn = replica_dsn
         self._sent: dict[int, float] = {}
-        self._stop = threading.Event()
-        self._trouble: list[Exception] = []
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(work,))
-            for work in (self._send, self._watch)
-        ]
 
     def __enter__(self) -> Self:
         with psycopg.connect(self._source_dsn) as connection:
             connection.execute(_ADD, [_PLANE])
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        return super().__enter__()
 
     def check(self) -> None:
         """Raise Failed if one of its sessions failed."""
-        if self._trouble:
-            raise Failed(f"the latency probe failed: {self._trouble[0]}") from self._trouble[0]
+        for error in self.errors:
+            raise Failed(f"the latency probe failed: {error}") from error
 
     def seen_since(self, moment: float) -> float | None:
         """When the first commit made after ``moment`` was visible; None while it is not."""
@@ -86,7 +67,7 @@ class Probe:
     def _send(self) -> None:
         with psycopg.connect(self._source_dsn, autocommit=True) as connection:
             number = 0
-            while not self._stop.wait(_EVERY):
+            while not self.stopping.wait(_EVERY):
                 number += 1
                 connection.execute(_SEND, [str(number), _PLANE])
                 self._sent[number] = time.monotonic()
@@ -94,7 +75,7 @@ class Probe:
     def _watch(self) -> None:
         with psycopg.connect(self._replica_dsn, autocommit=True) as connection:
             seen = 0
-            while not self._stop.wait(_POLL):
+            while not self.stopping.wait(_POLL):
                 found = connection.execute(_LOOK, [_PLANE]).fetchone()
                 now = time.monotonic()
                 if found is None:
@@ -106,12 +87,6 @@ class Probe:
                     committed = self._sent.pop(number)
                     self.samples.append(Sample(committed, max(0.0, now - committed)))
                     seen = number
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 - it ends in this thread: `check` tells it
-            self._trouble.append(error)
 
 
 def percentiles(samples: list[Sample]) -> Percentiles:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from types import TracebackType
 from typing import Self
 
+from cdc.testing.alongside import Alongside
 from deploy.flights.pipeline import Pipeline
 
 _EVERY = 0.2  # seconds
@@ -27,38 +26,27 @@ class EventCount:
         self._last = events
 
 
-class Rates:
+class Rates(Alongside):
     """Watches the pipeline's status from ``with`` to its end."""
 
     def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(self._watch)
         self.counts = {"source": EventCount(), "sink": EventCount()}
         self._pipeline = pipeline
         self._began = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Self:
         time.sleep(_SETTLE)
         self._look(first=True)
         self._began = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+        return super().__enter__()
 
     def per_second(self, role: str) -> float:
         """Events a second since the beginning."""
         return self.counts[role].events / max(0.001, time.monotonic() - self._began)
 
     def _watch(self) -> None:
-        while not self._stop.wait(_EVERY):
+        while not self.stopping.wait(_EVERY):
             self._look(first=False)
 
     def _look(self, *, first: bool) -> None:

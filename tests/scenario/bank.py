@@ -7,12 +7,12 @@ accounts, tellers and branches have the same total as the history. Some transact
 from __future__ import annotations
 
 import random
-import threading
 import time
-from types import TracebackType
-from typing import Self
+from functools import partial
 
 import psycopg
+
+from cdc.testing.alongside import Alongside
 
 TABLES = ("accounts", "tellers", "branches", "history")
 
@@ -41,50 +41,26 @@ def create(dsn: str) -> None:
         connection.execute(_SCHEMA)
 
 
-class Traffic:
+class Traffic(Alongside):
     """Writers in threads, until the block ends. ``seed`` makes the choices (not the interleaving) repeatable."""
 
     def __init__(self, dsn: str, *, seed: int, writers: int = 3, pause: float = 0.002) -> None:
+        super().__init__(*(partial(self._write, number) for number in range(writers)))
         self._dsn = dsn
         self._seed = seed
         self._pause = pause
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._write, args=(number,)) for number in range(writers)
-        ]
         self.commits = 0
-        self.errors: list[Exception] = []
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        if error is None and self.errors:
-            raise self.errors[0]
 
     def _write(self, number: int) -> None:
         chooser = random.Random(self._seed * 100 + number)
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             try:
                 with psycopg.connect(self._dsn) as connection:
-                    while not self._stop.is_set():
+                    while not self.stopping.is_set():
                         self._transfer(connection, chooser)
                         time.sleep(self._pause)
             except psycopg.OperationalError:
                 time.sleep(0.1)  # a test that kills the source goes on when it is back
-            except psycopg.Error as error:
-                self.errors.append(error)
-                return
 
     def _transfer(
         self, connection: psycopg.Connection[tuple[object, ...]], chooser: random.Random
@@ -115,40 +91,29 @@ class Traffic:
             self.commits += 1
 
 
-class Auditor:
+class Auditor(Alongside):
     """Reads the replica in a thread during the whole block: totals agree in every snapshot, and never go back.
 
     ``audits`` counts snapshots that held a whole bank; a run that saw none proves nothing.
     """
 
     def __init__(self, dsn: str) -> None:
+        super().__init__(self._audit)
         self._dsn = dsn
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._audit)
         self.audits = 0
         self.torn: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if error is None:
-            assert not self.torn, self.torn[:3]
+    def check(self) -> None:
+        """Raise what ended the audit; AssertionError if a snapshot was torn."""
+        super().check()
+        assert not self.torn, self.torn[:3]
 
     def _audit(self) -> None:
         lines = -1
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             try:
                 with psycopg.connect(self._dsn, autocommit=True) as connection:
-                    while not self._stop.is_set():
+                    while not self.stopping.is_set():
                         lines = self._look(connection, lines)
                         time.sleep(0.02)
             except psycopg.OperationalError:
