@@ -5,17 +5,11 @@ With a declared scale a value is Avro ``bytes`` with the logical type decimal, a
 for it: *empty* bytes, which a reader of big integers refuses aloud instead of reading a wrong number.
 For a decimal they mean NaN, the only one a column with a declared scale can hold; in a ``VariableScaleDecimal`` its
 scale tells which: 0 NaN, 1 Infinity, -1 -Infinity.
-
-The binary form (``numeric_send``): count of digits, weight, sign, display scale, each 16 bits, then the digits,
-each 0 to 9999, the first worth 10000 ^ weight.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 from cdc.avro_binary import bytes_at, long_at, long_bytes
@@ -31,40 +25,25 @@ from connectors.postgres.codec import (
     Unfit,
     pack_size,
 )
+from connectors.postgres.decimals import (
+    HEADER,
+    POWERS,
+    SPECIAL,
+    SPECIAL_SCALES,
+    numeric_text,
+    numeric_value,
+    power,
+    unscaled_binary,
+    unscaled_of,
+)
 
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 VARIABLE: Final = "io.debezium.data.VariableScaleDecimal"
-
-_NEGATIVE: Final = 0x4000
-_POWERS: Final[tuple[int, ...]] = tuple(10**exponent for exponent in range(64))
-_HEADER: Final = struct.Struct(">hhHh")
-
-# (sign as an unsigned number, the text) by the scale that stands for it in a VariableScaleDecimal
-_SPECIAL: Final = {
-    0: (struct.pack(">hhHh", 0, 0, 0xC000, 0), b"NaN"),
-    1: (struct.pack(">hhHh", 0, 0, 0xD000, 32), b"Infinity"),
-    -1: (struct.pack(">hhHh", 0, 0, 0xF000, 32), b"-Infinity"),
-}
-_SPECIAL_SCALES: Final = {0xC000: 0, 0xD000: 1, 0xF000: -1}
-
-
-@lru_cache(maxsize=64)
-def shorts(size: int) -> Callable[[bytes, int], tuple[int, ...]]:
-    """Reads ``size`` bytes at some place as 16-bit numbers."""
-    if size < 8 or size & 1:
-        raise ValueError(f"a numeric of {size} bytes")
-    return struct.Struct(f">{size // 2}h").unpack_from
-
 
 DIGITS: Final = tuple(number.to_bytes(2, "big") for number in range(10000))
 """Ready-made digits of the binary form."""
 
 from_bytes: Final = int.from_bytes
-
-
-def power(exponent: int) -> int:
-    """10 to the power."""
-    return _POWERS[exponent] if exponent < 64 else int(10**exponent)
 
 
 def decimal_schema(scale: int, precision: int | None) -> AvroType:
@@ -112,7 +91,7 @@ def numeric(precision: int, scale: int, pg_type: str) -> Codec:
         filler=b"\x02\x00",
         direct=True,
         scope={
-            "POWERS": _POWERS,
+            "POWERS": POWERS,
             "read_two": struct.Struct(">6h").unpack_from,
             "read_three": struct.Struct(">7h").unpack_from,
             "pack_64": struct.Struct(">q").pack,
@@ -155,17 +134,7 @@ def decimal_avro(value: bytes, scale: int) -> bytes:
         return b"\x00"
     if display != scale or sign & 0x8000:
         raise Unfit(f"the numeric {numeric_text(value)[:60]!r} in a column of scale {scale}")
-    return _twos_complement(_unscaled(value))
-
-
-def _unscaled(value: bytes) -> int:
-    _, weight, sign, scale, *digits = shorts(len(value))(value, 0)
-    unscaled = 0
-    for digit in digits:
-        unscaled = unscaled * 10000 + digit
-    exponent = (weight - len(digits) + 1) * 4 + scale
-    unscaled = unscaled * power(exponent) if exponent > 0 else unscaled // power(-exponent)
-    return -unscaled if sign else unscaled
+    return _twos_complement(unscaled_of(value))
 
 
 def _twos_complement(number: int) -> bytes:
@@ -176,13 +145,13 @@ def _twos_complement(number: int) -> bytes:
 
 def sized_decimals(scale: int) -> Convert:
     """A function from a decimal's two's complement to numeric's binary form, its length in front."""
-    pad = _POWERS[-scale % 4]
+    pad = POWERS[-scale % 4]
     after = -(-scale // 4)
     # Length and header of a positive number, by how many of its groups are kept, and how many there are: trailing
     # zero groups are not stored.
     heads = [
         [
-            pack_size(8 + 2 * kept) + _HEADER.pack(kept, there - after - 1, 0, scale)
+            pack_size(8 + 2 * kept) + HEADER.pack(kept, there - after - 1, 0, scale)
             for there in range(4)
         ]
         for kept in range(4)
@@ -211,31 +180,8 @@ def sized_decimals(scale: int) -> Convert:
 def decimal_binary(content: bytes, scale: int) -> bytes:
     """Numeric's binary form of a decimal's two's complement; empty means NaN."""
     if not content:
-        return _SPECIAL[0][0]
+        return SPECIAL[0][0]
     return unscaled_binary(int.from_bytes(content, "big", signed=True), scale)
-
-
-def unscaled_binary(unscaled: int, scale: int) -> bytes:
-    """Numeric's binary form of ``unscaled`` / 10^``scale``, with that display scale."""
-    if not unscaled:
-        return _HEADER.pack(0, 0, 0, scale)
-    sign = 0
-    if unscaled < 0:
-        sign = _NEGATIVE
-        unscaled = -unscaled
-    pad = -scale % 4
-    if pad:
-        unscaled *= _POWERS[pad]
-    digits = []
-    while unscaled:
-        unscaled, digit = divmod(unscaled, 10000)
-        digits.append(digit)
-    weight = len(digits) - (scale + pad) // 4 - 1
-    digits.reverse()
-    while not digits[-1]:
-        digits.pop()
-    count = len(digits)
-    return struct.pack(f">hhHh{count}h", count, weight, sign, scale, *digits)
 
 
 def variable_numeric() -> Codec:
@@ -258,10 +204,10 @@ def variable_numeric() -> Codec:
 
 def variable_avro(value: bytes) -> bytes:
     """A VariableScaleDecimal of numeric's binary form."""
-    _, _, sign, scale = _HEADER.unpack_from(value)
+    _, _, sign, scale = HEADER.unpack_from(value)
     if sign & 0x8000:
-        return long_bytes(_SPECIAL_SCALES[sign]) + b"\x00"
-    return long_bytes(scale) + _twos_complement(_unscaled(value))
+        return long_bytes(SPECIAL_SCALES[sign]) + b"\x00"
+    return long_bytes(scale) + _twos_complement(unscaled_of(value))
 
 
 def variable_binary(row: bytes, at: int) -> tuple[bytes, int]:
@@ -269,7 +215,7 @@ def variable_binary(row: bytes, at: int) -> tuple[bytes, int]:
     scale, at = long_at(row, at)
     content, at = bytes_at(row, at)
     if not content:
-        return _SPECIAL[scale][0], at
+        return SPECIAL[scale][0], at
     unscaled = int.from_bytes(content, "big", signed=True)
     if scale < 0:  # from another writer; PostgreSQL's own display scale is never negative
         unscaled, scale = unscaled * power(-scale), 0
@@ -316,60 +262,3 @@ def _money_value(text: bytes) -> bytes:
     digits = int(bytes(byte for byte in text if 48 <= byte <= 57))
     negative = b"-" in text or b"(" in text
     return (-digits if negative else digits).to_bytes(8, "big", signed=True)
-
-
-def numeric_text(value: bytes) -> bytes:
-    """Numeric's text form of its binary form, without a detour over a number: it can have 147,455 digits."""
-    count, weight, sign, scale = _HEADER.unpack_from(value)
-    if sign & 0x8000:
-        return _SPECIAL[_SPECIAL_SCALES[sign]][1]
-    groups = shorts(len(value))(value, 0)[4 : 4 + count]
-    whole = "".join(f"{groups[at] if at < count else 0:04d}" for at in range(weight + 1)).lstrip(
-        "0"
-    )
-    after = [
-        f"{groups[at] if 0 <= at < count else 0:04d}"
-        for at in range(weight + 1, weight + 1 + (scale + 3) // 4)
-    ]
-    fraction = "".join(after)[:scale]
-    text = (whole or "0") + (f".{fraction}" if scale else "")
-    return (f"-{text}" if sign else text).encode()
-
-
-_NUMBER: Final = re.compile(rb"\s*([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?\s*")
-
-
-def numeric_value(text: bytes) -> bytes:
-    """Numeric's binary form of its text form."""
-    match = _NUMBER.fullmatch(text)
-    if match is None or not (match[2] or match[3]):
-        for special, name in _SPECIAL.values():
-            if text.strip().lower() == name.lower():
-                return special
-        raise ValueError(f"not a numeric: {text[:40]!r}")
-    whole, fraction = match[2].decode(), (match[3] or b"").decode()
-    exponent = int(match[4] or 0)
-    if exponent > 0:
-        fraction = fraction.ljust(exponent, "0")
-        whole, fraction = whole + fraction[:exponent], fraction[exponent:]
-    elif exponent < 0:
-        whole = whole.rjust(-exponent, "0")
-        whole, fraction = whole[:exponent], whole[exponent:] + fraction
-    scale = len(fraction)
-    whole = whole.rjust(-(-len(whole) // 4) * 4, "0")
-    fraction = fraction.ljust(-(-scale // 4) * 4, "0")
-    everything = whole + fraction
-    groups = [int(everything[at : at + 4]) for at in range(0, len(everything), 4)]
-    weight = len(whole) // 4 - 1
-    first = 0
-    while first < len(groups) and not groups[first]:
-        first += 1
-        weight -= 1
-    last = len(groups)
-    while last > first and not groups[last - 1]:
-        last -= 1
-    groups = groups[first:last]
-    if not groups:
-        return _HEADER.pack(0, 0, 0, scale)
-    sign = _NEGATIVE if match[1] == b"-" else 0
-    return struct.pack(f">hhHh{len(groups)}h", len(groups), weight, sign, scale, *groups)

@@ -10,12 +10,10 @@ as ``-(value - shift)`` in a range that no other timestamp uses, for they begin 
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Final
 
 from cdc.avro_binary import bytes_bytes
-from connectors.postgres.calendar import civil, days_of
 from connectors.postgres.codec import (
     READ_BYTES,
     READ_LONG,
@@ -25,23 +23,32 @@ from connectors.postgres.codec import (
     Unfit,
     connect,
 )
+from connectors.postgres.moments import (
+    CACHED_DAYS,
+    DAY_US,
+    DAYS_IN,
+    EPOCH_DAYS,
+    EPOCH_US,
+    FIRST_DAY,
+    FOREVER,
+    LAST_DAY,
+    NEVER,
+    date_text,
+    date_value,
+    timestamp_text,
+    timestamp_value,
+    zoned_pg_text,
+    zoned_text,
+    zoned_us,
+)
 
 DATE: Final = "io.debezium.time.Date"
 TIMESTAMP: Final = "io.debezium.time.Timestamp"
 MICRO_TIMESTAMP: Final = "io.debezium.time.MicroTimestamp"
 ZONED_TIMESTAMP: Final = "io.debezium.time.ZonedTimestamp"
 
-EPOCH_DAYS: Final = 10957
-"""Days from 1970 to 2000, where PostgreSQL counts from."""
-EPOCH_US: Final = EPOCH_DAYS * 86_400_000_000
-_DAY_US: Final = 86_400_000_000
-
 _DAYS: Final = struct.Struct(">i")
 _US: Final = struct.Struct(">q")
-FOREVER: Final = (1 << 63) - 1
-NEVER: Final = -(1 << 63)
-_LAST_DAY: Final = (1 << 31) - 1
-_FIRST_DAY: Final = -(1 << 31)
 
 # org.postgresql.PGStatement's, microseconds since 1970
 _INFINITY: Final = 9_223_372_036_825_200_000
@@ -64,7 +71,7 @@ _PACK_US: Final = (("pack_sized_us(8, v)",), "pack_us(v)")
 
 def date() -> Codec:
     """Date, in days since 1970."""
-    finite = f"if {_FIRST_DAY} < v < {_LAST_DAY}:"
+    finite = f"if {FIRST_DAY} < v < {LAST_DAY}:"
     return Codec(
         pg_type="date",
         avro=connect("int", DATE),
@@ -182,11 +189,8 @@ def _near(value: int, unit: int) -> int:
 
 # --- timestamptz -----------------------------------------------------------------------------------------------
 
-_CACHED_DAYS: Final = 20_000
 _days_out: Final[dict[int, bytes]] = {}
 """By day since 2000: an Avro string's length and date, up to the T, for strings with six digits of the second."""
-_days_in: Final[dict[bytes, int]] = {}
-"""By date up to the T: microseconds since 2000."""
 _SECONDS: Final = tuple(
     f"{hour:02d}:{minute:02d}:{second:02d}.".encode()
     for hour in range(24)
@@ -240,7 +244,7 @@ def zoned_timestamp(pg_type: str, digits: int) -> Codec:
         scope={
             **_SCOPE,
             "days_out": _days_out,
-            "days_in": _days_in,
+            "days_in": DAYS_IN,
             "zoned_avro_@": lambda value: _zoned_avro(value, digits),
             "zoned_us": zoned_us,
             "SECONDS": _SECONDS,
@@ -255,148 +259,7 @@ def zoned_timestamp(pg_type: str, digits: int) -> Codec:
 def _zoned_avro(value: int, digits: int) -> bytes:
     text = zoned_text(value, digits)
     if digits == 6 and len(text) == 27:
-        if len(_days_out) >= _CACHED_DAYS:
+        if len(_days_out) >= CACHED_DAYS:
             _days_out.clear()
-        _days_out[value // _DAY_US] = bytes_bytes(text)[:12]
+        _days_out[value // DAY_US] = bytes_bytes(text)[:12]
     return bytes_bytes(text)
-
-
-def iso_date(days: int) -> str:
-    """A day (counted from 2000) as ISO 8601 and Java write it: a sign before years outside 0000 to 9999."""
-    year, month, day = civil(days)
-    if 0 <= year <= 9999:
-        return f"{year:04d}-{month:02d}-{day:02d}"
-    return f"{'-' if year < 0 else '+'}{abs(year):04d}-{month:02d}-{day:02d}"
-
-
-def zoned_text(value: int, digits: int) -> bytes:
-    """The ISO string of microseconds since 2000. Unfit when it would cut digits off."""
-    if value == FOREVER:
-        return b"infinity"
-    if value == NEVER:
-        return b"-infinity"
-    days, micros = divmod(value, _DAY_US)
-    return f"{iso_date(days)}T{clock(micros, digits)}Z".encode()
-
-
-def clock(micros: int, digits: int) -> str:
-    """A time of day with this many digits of the second. Unfit when there are more."""
-    seconds, fraction = divmod(micros, 1_000_000)
-    text = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    if fraction % 10 ** (6 - digits):
-        raise Unfit("a time with more digits of the second than its column declares")
-    return f"{text}.{fraction // 10 ** (6 - digits):0{digits}d}" if digits else text
-
-
-_ZONED: Final = re.compile(
-    rb"([+-]?\d{4,})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?"
-    rb"(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?( BC)?"
-)
-
-
-def zoned_us(text: bytes) -> int:
-    """Microseconds since 2000 of an ISO string, or of PostgreSQL's text; without a zone it is taken as UTC.
-
-    ValueError for anything else, and for more than six digits of the second.
-    """
-    if text == b"infinity":
-        return FOREVER
-    if text == b"-infinity":
-        return NEVER
-    match = _ZONED.fullmatch(text)
-    if match is None:
-        raise ValueError(f"not a timestamp: {text[:40]!r}")
-    year, month, day = int(match[1]), int(match[2]), int(match[3])
-    if match[9]:
-        year = 1 - year
-    days = days_of(year, month, day)
-    seconds = int(match[4]) * 3600 + int(match[5]) * 60 + int(match[6] or 0)
-    seconds -= zone_seconds(match[8] or b"Z")
-    micros = fraction_us(match[7])
-    if len(text) == 27 and text.endswith(b"Z"):
-        if len(_days_in) >= _CACHED_DAYS:
-            _days_in.clear()
-        _days_in[text[:11]] = days * _DAY_US
-    return days * _DAY_US + seconds * 1_000_000 + micros
-
-
-def fraction_us(digits: bytes | None) -> int:
-    """Microseconds of the digits behind the second's point. Unfit when they say more."""
-    if not digits:
-        return 0
-    nanos = int(digits.ljust(9, b"0"))
-    if nanos % 1000:
-        raise Unfit("a time finer than microseconds")
-    return nanos // 1000
-
-
-def zone_seconds(zone: bytes) -> int:
-    """Seconds east of UTC of ``Z``, ``+02``, ``+02:30``, ``+0230`` or ``+02:30:15``."""
-    if zone == b"Z":
-        return 0
-    parts = zone[1:].replace(b":", b"")
-    seconds = int(parts[:2]) * 3600 + int(parts[2:4] or 0) * 60 + int(parts[4:6] or 0)
-    return -seconds if zone[:1] == b"-" else seconds
-
-
-# --- PostgreSQL's own text (DateStyle ISO) ---------------------------------------------------------------------
-
-
-def _dated(days: int) -> tuple[str, str]:
-    year, month, day = civil(days)
-    if year > 0:
-        return f"{year:04d}-{month:02d}-{day:02d}", ""
-    return f"{1 - year:04d}-{month:02d}-{day:02d}", " BC"
-
-
-def short_clock(micros: int) -> str:
-    """A time of day as PostgreSQL writes it: no more digits of the second than it needs."""
-    text = clock(micros, 6)
-    return text.rstrip("0").rstrip(".")
-
-
-def date_text(value: bytes) -> bytes:
-    """Text of a date's binary form."""
-    (days,) = _DAYS.unpack(value)
-    if days == _LAST_DAY:
-        return b"infinity"
-    if days == _FIRST_DAY:
-        return b"-infinity"
-    date_part, era = _dated(days)
-    return f"{date_part}{era}".encode()
-
-
-def date_value(text: bytes) -> bytes:
-    """Binary form of a date's text."""
-    if text == b"infinity":
-        return _DAYS.pack(_LAST_DAY)
-    if text == b"-infinity":
-        return _DAYS.pack(_FIRST_DAY)
-    bare = text.removesuffix(b" BC")
-    year, month, day = (int(part) for part in bare.split(b"-"))
-    return _DAYS.pack(days_of(year if bare == text else 1 - year, month, day))
-
-
-def timestamp_text(value: bytes) -> bytes:
-    """Text of the binary form of a timestamp without time zone."""
-    (micros,) = _US.unpack(value)
-    if micros in (FOREVER, NEVER):
-        return b"infinity" if micros == FOREVER else b"-infinity"
-    days, time = divmod(micros, _DAY_US)
-    date_part, era = _dated(days)
-    return f"{date_part} {short_clock(time)}{era}".encode()
-
-
-def zoned_pg_text(value: bytes) -> bytes:
-    """Text of a timestamptz' binary form, in UTC."""
-    (micros,) = _US.unpack(value)
-    if micros in (FOREVER, NEVER):
-        return b"infinity" if micros == FOREVER else b"-infinity"
-    days, time = divmod(micros, _DAY_US)
-    date_part, era = _dated(days)
-    return f"{date_part} {short_clock(time)}+00{era}".encode()
-
-
-def timestamp_value(text: bytes) -> bytes:
-    """Binary form of a timestamp's text, with or without a zone."""
-    return _US.pack(zoned_us(text))

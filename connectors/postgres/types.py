@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 from cdc.table import AvroType, Column
 from connectors.postgres import (
     clock,
+    intervals,
     numeric,
     ranges,
     temporal,
@@ -176,7 +177,7 @@ _NAMED: Final = {
     clock.TIME: "time(3) without time zone",
     clock.MICRO_TIME: "time without time zone",
     clock.ZONED_TIME: "time with time zone",
-    clock.INTERVAL: "interval",
+    intervals.INTERVAL: "interval",
     temporal.DATE: "date",
     temporal.TIMESTAMP: "timestamp(3) without time zone",
     temporal.MICRO_TIMESTAMP: "timestamp without time zone",

@@ -9,6 +9,7 @@ from typing import Final
 from cdc.table import AvroType
 from connectors.postgres import (
     clock,
+    intervals,
     numeric,
     ranges,
     temporal,
@@ -36,7 +37,7 @@ def codec_of_name(spelled: str) -> Codec | None:
     if spelled.startswith(
         "interval "
     ):  # interval day to second(3): the fields only limit what is stored
-        return clock.interval(spelled)
+        return intervals.interval(spelled)
     match = _SPELLED.fullmatch(spelled)
     if match is None:
         return None
@@ -134,7 +135,7 @@ BUILT_IN: Final[dict[str, Maker]] = {
     "bytea": _always(types_scalar.binary),
     "time without time zone": _time,
     "time with time zone": _zoned_time,
-    "interval": _named(clock.interval),
+    "interval": _named(intervals.interval),
     "bit": lambda _spelled, args: types_bits.bit(args[0] if args else 1),
     '"bit"': _bit_varying,
     "bit varying": _bit_varying,

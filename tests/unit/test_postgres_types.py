@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from cdc.table import Column
-from connectors.postgres.clock import interval_text, interval_value
+from connectors.postgres.intervals import interval_text, interval_value
 from connectors.postgres.transcoder import RowTranscoder
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import (
