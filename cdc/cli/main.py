@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cdc import __version__
-from cdc.cli import local, run, table, verify
+from cdc.cli import local, run, table, verify, wait
 from cdc.errors import CdcError, ConfigError
 from cdc.telemetry import start_logging
 
@@ -27,6 +27,7 @@ app.add_typer(table.app, name="table")
 app.add_typer(verify.app, name="verify")
 
 app.command(name="run")(run.run)
+app.command(name="wait")(wait.wait)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - the form that typer calls

@@ -16,6 +16,7 @@ from typing import Literal
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.errors import ConfigError, Refused, Unreachable
 from cdc.pipeline.intake import Intake
+from cdc.pipeline.missing_rows import MissingRows
 from cdc.pipeline.replica_writer import ReplicaWriter, Writing
 from cdc.pipeline.retry import Backoff
 from cdc.pipeline.selection import Selection
@@ -63,7 +64,7 @@ class ApplyStatus:
     """How far one sink task is. ``position`` is in the replica; counters begin with the process.
 
     ``oldest_ms`` is when the source committed the oldest transaction that has arrived and is not in the replica yet
-    (milliseconds since 1970); 0 when there is none.
+    (milliseconds since 1970); 0 when there is none. ``faults`` are rows that were not in the replica, or other ones.
     """
 
     state: Literal["starting", "running", "away", "stopped"] = "starting"
@@ -77,6 +78,7 @@ class ApplyStatus:
     trouble: str = ""
     remedy: str = ""
     oldest_ms: int = 0
+    faults: MissingRows = field(default_factory=MissingRows)
 
     def lag_seconds(self, now: float) -> float | None:
         """How long the replica has been behind the source at ``now`` (seconds since 1970), as far as is known.
@@ -189,6 +191,7 @@ class _Session:
         self._position = checkpoint.position
         self._status.position = checkpoint.position
         self._status.tables = dict(checkpoint.tables)
+        self._status.faults.claimed()
         self._intake = Intake(
             reader, decoder, selection, checkpoint, start, self._settings.memory_bytes, again
         )
@@ -293,6 +296,7 @@ class _Session:
                 self._status.commits += 1
                 self._status.position = writing.checkpoint.position
                 self._status.tables.update(writing.checkpoint.tables)
+                self._status.faults.look(self._store)
                 self._suit_commit_size(writing)
                 self._on_progress(self._status)
 

@@ -65,6 +65,13 @@ class Store(Protocol):
         """Per collection, how many updates and deletes since the claim met no row in a live table."""
         ...
 
+    def mismatched_rows(self) -> Mapping[str, int]:
+        """Per collection, how many updates and deletes since the claim met a row other than their old image.
+
+        Looked for where the source sends whole old images (replica identity full), in a live table.
+        """
+        ...
+
     def close(self) -> None:
         """Safe to repeat."""
         ...

@@ -58,6 +58,8 @@ class TaskStatus:
             "transactions": self.said.get("transactions", 0),
             "position": self.said.get("position"),
             "lag_seconds": self.said.get("lag_seconds"),
+            "missing_rows": self.said.get("missing_rows", 0),
+            "mismatched_rows": self.said.get("mismatched_rows", 0),
         }
 
 

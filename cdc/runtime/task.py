@@ -147,6 +147,8 @@ def _sink_numbers(status: ApplyStatus) -> Numbers:
         "transactions": status.transactions,
         "position": status.position.commit_lsn if status.position else None,
         "lag_seconds": status.lag_seconds(time.time()),
+        "missing_rows": sum(status.faults.missing.values()),
+        "mismatched_rows": sum(status.faults.mismatched.values()),
     }
 
 

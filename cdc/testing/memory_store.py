@@ -53,6 +53,7 @@ class MemoryStore:
         self.epoch = 0
         self.read_row = read_row
         self.missing: Counter[str] = Counter()
+        self.mismatched: Counter[str] = Counter()
 
     def claim(self, sink: str, source: str) -> SinkCheckpoint:
         self.replica.reach()
@@ -63,6 +64,7 @@ class MemoryStore:
             self.replica.epochs[self.owner] += 1
             self.epoch = self.replica.epochs[self.owner]
             self.missing.clear()
+            self.mismatched.clear()
             return self.replica.checkpoints.get(self.owner) or SinkCheckpoint(source, None)
 
     def begin(self) -> MemoryTransaction:
@@ -72,6 +74,9 @@ class MemoryStore:
 
     def missing_rows(self) -> Mapping[str, int]:
         return dict(self.missing)
+
+    def mismatched_rows(self) -> Mapping[str, int]:
+        return dict(self.mismatched)
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -90,6 +95,7 @@ class MemoryTransaction:
         self._rows: Rows = {}
         self._removed: dict[tuple[str, bytes], Row] = {}
         self._missing: Counter[str] = Counter()
+        self._mismatched: Counter[str] = Counter()
         self._checkpoint: SinkCheckpoint | None = None
         self._ended = False
 
@@ -125,6 +131,7 @@ class MemoryTransaction:
         replica.rows.update(self._rows)
         replica.commits += 1
         self._store.missing.update(self._missing)
+        self._store.mismatched.update(self._mismatched)
         if self._checkpoint is not None:
             saved = self._checkpoint
             before = replica.checkpoints.get(self._store.owner) or SinkCheckpoint(
@@ -178,5 +185,13 @@ class MemoryTransaction:
     def _expect(self, event: Delivered, old: Row | None) -> None:
         before = self._store.replica.checkpoints.get(self._store.owner)
         live = before is not None and before.tables.get(event.collection) == "live"
-        if old is None and live and event.xid:
+        if not (live and event.xid):
+            return
+        if old is None:
             self._missing[event.collection] += 1
+        elif (
+            event.table.identity == "full"
+            and event.before is not None
+            and dict(old) != dict(self._store.read_row(event.table, event.before))
+        ):
+            self._mismatched[event.collection] += 1

@@ -62,7 +62,8 @@ class NetChanges:
     ``fresh`` and ``states`` hold each key's last state. Fresh keys began here with a row that was inserted or copied,
     and still have one: by the source's history none of them was there before. ``expected`` holds the keys whose first change here was an update or a
     delete of the log: their rows must have been in the replica before. Rows of fences never count (correctness: a
-    table may still be backfilling).
+    table may still be backfilling). ``old_images`` holds, under replica identity full, the whole row that the first
+    change of each expected key found in the source.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class NetChanges:
         "collection",
         "expected",
         "fresh",
+        "old_images",
         "states",
         "table",
         "transcoder",
@@ -83,6 +85,7 @@ class NetChanges:
         self.fresh: dict[bytes, Row] = {}
         self.states: dict[bytes, State] = {}
         self.expected: set[bytes] = set()
+        self.old_images: dict[bytes, bytes] = {}
         self._held: Delivered | None = None
         self._arrived: dict[bytes, tuple[int, bytes | None]] = {}
 
@@ -142,6 +145,7 @@ class NetChanges:
         self.fresh = {}
         self.states = {}
         self.expected = set()
+        self.old_images = {}
 
     def _after_held(self, event: Delivered) -> Move | None:
         held = self._held
@@ -177,6 +181,8 @@ class NetChanges:
     def _expect(self, key: bytes, event: Delivered) -> None:
         if key not in self.states and event.xid:
             self.expected.add(key)
+            if event.before is not None and self.table.identity == "full":
+                self.old_images[key] = event.before
 
     def _delete(self, key: bytes, event: Delivered) -> None:
         if key in self.fresh:

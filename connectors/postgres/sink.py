@@ -9,13 +9,13 @@ the owner's identity.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.config import ConnectorConfig
 from cdc.errors import Failed, Unreachable
 from cdc.protocols import Store, StoreTransaction
+from connectors.postgres.row_faults import RowFaults
 from connectors.postgres.sink_session import SinkSession
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.sink_transaction import SinkTransaction
@@ -36,7 +36,7 @@ class PostgresStore:
         self._session: SinkSession | None = None
         self._open: SinkTransaction | None = None
         self._states: dict[str, TableState] = {}
-        self._missing: Counter[str] = Counter()
+        self._faults = RowFaults()
         self._epochs: dict[tuple[str, str], int] = {}
         self._transactions = 0
 
@@ -51,7 +51,7 @@ class PostgresStore:
         self._session = session
         self._epochs[owner] = session.claim.epoch
         self._states = dict(session.checkpoint.tables)
-        self._missing.clear()
+        self._faults.clear()
         return session.checkpoint
 
     def begin(self) -> StoreTransaction:
@@ -66,7 +66,9 @@ class PostgresStore:
         with session.translated("beginning a transaction in the replica"):
             session.begin()
         self._transactions += 1
-        live = frozenset(name for name, state in self._states.items() if state == "live")
+        live = frozenset(
+            name for name, state in self._states.items() if state in ("live", "parked")
+        )
         self._open = SinkTransaction(
             session, self._settings, live, self._transactions, self._committed
         )
@@ -74,7 +76,11 @@ class PostgresStore:
 
     def missing_rows(self) -> Mapping[str, int]:
         """Per collection, how many updates and deletes since the claim met no row in a live table."""
-        return dict(self._missing)
+        return dict(self._faults.missing)
+
+    def mismatched_rows(self) -> Mapping[str, int]:
+        """Per collection, how many since the claim met a row that was not as their whole old image has it."""
+        return dict(self._faults.mismatched)
 
     def close(self) -> None:
         """Safe to repeat. A transaction that is open takes no effect."""
@@ -82,6 +88,6 @@ class PostgresStore:
             self._session.close()
         self._session = self._open = None
 
-    def _committed(self, missing: Counter[str], states: Mapping[str, TableState]) -> None:
-        self._missing.update(missing)
+    def _committed(self, faults: RowFaults, states: Mapping[str, TableState]) -> None:
+        self._faults.add(faults)
         self._states.update(states)

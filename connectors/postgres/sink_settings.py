@@ -77,6 +77,13 @@ SINK_SETTINGS: tuple[Setting, ...] = (
         "${source.schema}.${source.table}",
     ),
     Setting("table.name.format", "Older name of collection.name.format.", table_format),
+    Setting(
+        "missing.rows",
+        "What an update or delete does whose row is not in the replica, or (replica identity full) not as the source"
+        " had it. report: it is counted and told. fail: the sink stops.",
+        one_of("report", "fail"),
+        "report",
+    ),
     Setting("batch.size", "Most events that one statement applies.", whole(1, 1_000_000), 20_000),
     Setting(
         "quote.identifiers",
@@ -116,6 +123,7 @@ class SinkSettings:
     evolution: SchemaEvolution
     name_format: str
     batch_size: int
+    missing_rows: str = "report"
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SinkSettings:
@@ -137,6 +145,7 @@ class SinkSettings:
             evolution=cast("SchemaEvolution", config["schema.evolution"]),
             name_format=config["table.name.format"] or config["collection.name.format"],
             batch_size=config["batch.size"],
+            missing_rows=config["missing.rows"],
         )
 
     def target(self, source: TableId, topic: str) -> TableId:

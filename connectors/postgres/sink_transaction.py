@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -17,14 +16,15 @@ from cdc.event import Delivered
 from cdc.table import Table, TableId
 from connectors.postgres import checkpoints, replica_tables, statements
 from connectors.postgres.net_changes import NetChanges
+from connectors.postgres.row_faults import RowFaults
 from connectors.postgres.sink_session import SinkSession
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.table_writer import TableWriter
 
 _log = logging.getLogger(__name__)
 
-Ended = Callable[[Counter[str], Mapping[str, TableState]], None]
-"""Takes what a committed transaction brought: rows missing in it, and tables' new states."""
+Ended = Callable[[RowFaults, Mapping[str, TableState]], None]
+"""Takes what a committed transaction brought: the faults that it met, and tables' new states."""
 
 
 class _Run(NamedTuple):
@@ -52,7 +52,7 @@ class SinkTransaction:
         self._saved = False
         self._runs: dict[str, _Run] = {}
         self._emptied: dict[TableId, None] = {}
-        self._missing: Counter[str] = Counter()
+        self._faults = RowFaults(live, fails=settings.missing_rows == "fail")
         self._tables: dict[str, TableState] = {}
         self._lost: dict[str, TableState] = {}
 
@@ -95,7 +95,7 @@ class SinkTransaction:
             if connection.execute("COMMIT").statusmessage != "COMMIT":
                 raise Failed("the replica rolled the transaction back instead of committing it")
         self._state = "ended"
-        self._committed(self._missing, self._tables)
+        self._committed(self._faults, self._tables)
 
     def rollback(self) -> None:
         """Nothing took effect. Safe to repeat, and after ``commit``."""
@@ -127,8 +127,8 @@ class SinkTransaction:
                 run = self._run_of(event)
             if (move := run.changes.take(event)) is not None:
                 self._write(run)
-                if not run.writer.move(move):
-                    self._count(event.collection, 1)
+                moved = run.writer.move(move)
+                self._faults.count_missing(event.collection, event.table, int(not moved))
 
     def _skipped(self, event: Delivered) -> bool:
         op = event.op
@@ -178,9 +178,12 @@ class SinkTransaction:
 
     def _write(self, run: _Run) -> None:
         if len(run.changes):
-            missing = run.writer.write(run.changes, self._number)
-            self._count(run.changes.collection, missing)
-            run.changes.clear()
+            changes = run.changes
+            mismatched = run.writer.mismatched(changes, self._number)
+            self._faults.count_mismatched(changes.collection, changes.table, mismatched)
+            missing = run.writer.write(changes, self._number)
+            self._faults.count_missing(changes.collection, changes.table, missing)
+            changes.clear()
 
     def _empty(self, event: Delivered) -> None:
         """Note a truncate, behind what came before. Those of one statement follow each other, and go together.
@@ -208,7 +211,3 @@ class SinkTransaction:
             for table in tables:
                 connection.execute(statements.delete_all(table))
         connection.execute("RELEASE SAVEPOINT cdc_truncate")
-
-    def _count(self, collection: str, missing: int) -> None:
-        if missing and collection in self._live:
-            self._missing[collection] += missing

@@ -181,6 +181,25 @@ def update(
     ).format(target=target, rows=rows, sets=_sets(columns), match=match(key), **_kinds(kind))
 
 
+def differing(
+    target: Composable,
+    rows: Composable,
+    columns: Sequence[StagedColumn],
+    key: Sequence[KeyColumn],
+) -> Composed:
+    """How many rows are there by key and differ in these columns, image by image: every type has one."""
+    return SQL(
+        "SELECT count(*) FROM {rows} JOIN {target} AS t ON {match}"
+        " WHERE pg_catalog.record_image_ne(ROW({theirs}), ROW({ours}))"
+    ).format(
+        rows=rows,
+        target=target,
+        match=match(key),
+        theirs=SQL(", ").join(SQL("t.{}").format(Identifier(c.name)) for c in columns),
+        ours=SQL(", ").join(c.value for c in columns),
+    )
+
+
 def move(
     target: Composable,
     rows: Composable,

@@ -99,6 +99,26 @@ class TableWriter:
         self._session.execute("RELEASE SAVEPOINT cdc_batch")
         return missing
 
+    def mismatched(self, changes: NetChanges, transaction: int) -> int:
+        """How many rows are there, and are not as the old images of these changes have them. To be asked first."""
+        if not changes.old_images:
+            return 0
+        images = NetChanges(changes.collection, self.table, self.transcoder)
+        images.states.update(changes.old_images)
+        replica = self.replica
+        if len(images) <= self._few:
+            size = next(size for size in self._sizes if size >= len(images))
+            rows = statements.inline_rows(replica.columns, size)
+            statement = statements.differing(replica.target, rows, replica.written, replica.key)
+            values = self._rows.parameters(images, Staged(), size, fresh=False)
+            found = self._raw.execute(statement, values, prepare=True).fetchone()
+        else:
+            self._fill(images, transaction, fresh=False)
+            rows = statements.rows_of_stage(self._stage)
+            statement = statements.differing(replica.target, rows, replica.written, replica.key)
+            found = self._session.execute(statement).fetchone()
+        return int(found[0]) if found else 0
+
     def move(self, move: Move) -> bool:
         """Give the row with the old key its new key and the columns that are known; whether it was there."""
         replica = self.replica
