@@ -29,7 +29,7 @@ class ConnectorClass:
 
 @dataclass(frozen=True)
 class Connector:
-    """A system's plug-in. What a system cannot be is None."""
+    """A system's plug-in. What a system cannot be is None; ``accelerators`` are its compiled modules, by full name."""
 
     name: str
     classes: Sequence[ConnectorClass]
@@ -40,3 +40,4 @@ class Connector:
     open_store: Callable[[ConnectorConfig], Store] | None
     open_source_side: Callable[[ConnectorConfig], SourceSide] | None
     open_replica_side: Callable[[ConnectorConfig], ReplicaSide] | None
+    accelerators: Sequence[str] = ()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc.local.cluster import Cluster
 
 _numbers = itertools.count(1)
+_ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is tested is compiled from the sources as they are now, where a compiler is there."""
+    if not hasattr(config, "workerinput"):
+        subprocess.run(
+            [sys.executable, _ROOT / "deploy" / "build_accelerators.py"],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
 
 
 @pytest.fixture(scope="session")

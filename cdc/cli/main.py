@@ -12,6 +12,7 @@ from rich.text import Text
 from cdc import __version__
 from cdc.cli import local, run, table, verify, wait
 from cdc.errors import CdcError, ConfigError
+from cdc.runtime.plugins import acceleration
 from cdc.telemetry import start_logging
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ app.command(name="wait")(wait.wait)
 
 def _version(value: bool) -> None:  # noqa: FBT001 - the form that typer calls
     if value:
-        typer.echo(f"cdc {__version__}")
+        typer.echo(f"cdc {__version__}, {acceleration()}")
         raise typer.Exit
 
 

@@ -6,6 +6,7 @@ import difflib
 from functools import cache
 from importlib.metadata import entry_points
 
+from cdc import accelerators
 from cdc.connector import Connector, ConnectorClass
 from cdc.errors import ConfigError
 
@@ -30,6 +31,12 @@ def plugins() -> dict[str, Connector]:
             )
         found[entry.name] = connector
     return found
+
+
+def acceleration() -> str:
+    """Which compiled modules, ours and the connectors', are in use here: for the log, and beside the version."""
+    theirs = (name for connector in plugins().values() for name in connector.accelerators)
+    return accelerators.in_words([*accelerators.OURS, *theirs])
 
 
 def find_class(name: str) -> tuple[Connector, ConnectorClass]:

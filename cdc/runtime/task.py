@@ -24,7 +24,7 @@ from cdc.pipeline.capture import Capture, CaptureStatistics
 from cdc.pipeline.resume import Owner
 from cdc.runtime.config_files import load
 from cdc.runtime.patience import keep_on
-from cdc.runtime.plugins import plugins
+from cdc.runtime.plugins import acceleration, plugins
 from cdc.runtime.sink_task import apply_events
 from cdc.runtime.source_task import capture_once
 from cdc.telemetry import start_logging
@@ -116,6 +116,7 @@ def run(path: Path) -> int:
 
 def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> None:
     plugin = plugins()[config.plugin]
+    log.info("%s", acceleration())
     if config.role == "sink":
         apply_events(config, plugin, stop.is_set, lambda status: _follow(report, status))
         return

@@ -67,4 +67,5 @@ CONNECTOR = Connector(
     open_store=_store,
     open_source_side=_source_side,
     open_replica_side=_replica_side,
+    accelerators=("connectors.postgres._transcoder",),
 )

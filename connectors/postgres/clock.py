@@ -45,6 +45,7 @@ def time(pg_type: str, digits: int) -> Codec:
                 *(("v = millis(v)",) if unit == 1000 else ()),
             ),
             ("long_bytes(v)",),
+            ("time_millis" if unit == 1000 else "time_micros", 0),
         ),
         decode=Decode(
             (*READ_LONG, *(("v *= 1000",) if unit == 1000 else ())),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
@@ -39,7 +39,12 @@ class Hints(NamedTuple):
 
 
 class RowDecoder:
-    """Decodes the rows of one relation; ``table`` is the row schema of those decoded last."""
+    """Decodes the rows of one relation; ``table`` is the row schema of those decoded last.
+
+    ``program`` is the same in compiled form, for whole runs of messages; None where only Python's runs.
+    """
+
+    program: Any
 
     def __init__(
         self, relation: Relation, hints: Hints, widened: set[str], known: Table | None = None
@@ -91,10 +96,9 @@ class RowDecoder:
         before, key, _ = self._old(frame)
         return Change(self.table, "d", lsn, order, key, before, None)
 
-    def copied(self, rows: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    def copied(self, rows: list[bytes]) -> list[tuple[bytes, bytes]]:
         """Rows of a binary COPY as (key, row). UnexpectedNull: ``widen``, and call again."""
-        copy_row = self._transcoder.copy_row
-        return [(key, row) for row, key, _ in (copy_row(data, 0) for data in rows)]
+        return self._transcoder.copied(rows)
 
     def widen(self, column: str) -> None:
         """From now on the column is nullable. Failed for a column of the key, which has no place for a NULL."""
@@ -163,7 +167,11 @@ class RowDecoder:
         self._old_row = self._transcoder.old_row
         columns = tuple(column_of(attribute) for attribute in attributes)
         table = Table(self.relation.id, columns, self._key, self.relation.identity)
-        return known if known is not None and known.same_shape(table) else table
+        if known is not None and known.same_shape(table):
+            table = known
+        program = self._transcoder.program
+        self.program = None if program is None else program.with_table(table)
+        return table
 
 
 class Shapes:

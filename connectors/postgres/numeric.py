@@ -80,7 +80,7 @@ def numeric(precision: int, scale: int, pg_type: str) -> Codec:
     return Codec(
         pg_type=pg_type,
         avro=decimal_schema(scale, max(digits, scale)),
-        encode=Encode(_encode_lines(scale), ("v",)),
+        encode=Encode(_encode_lines(scale), ("v",), ("decimal", scale)),
         decode=Decode(
             (*READ_BYTES, "v = decimal_sized_@(r[s:p])"),
             ("v",),
@@ -227,10 +227,7 @@ def money() -> Codec:
     return Codec(
         pg_type="money",
         avro=decimal_schema(2, None),
-        encode=Encode(
-            TAKE,
-            ("money_avro(f[q:o])",),
-        ),
+        encode=Encode(TAKE, ("money_avro(f[q:o])",), ("money", 0)),
         decode=Decode(
             (*READ_BYTES, "v = money_binary(r[s:p])"), (r"b'\x00\x00\x00\x08'", "v"), "v"
         ),

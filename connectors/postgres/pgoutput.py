@@ -9,11 +9,13 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cdc.errors import Failed
-from cdc.event import Begin, Commit, Item, Message, Progress, Truncate
+from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
 from connectors.postgres.decoding import RowDecoder
 from connectors.postgres.relation import Relation, parse_relation
+from connectors.postgres.transcoder import native
 
 _EPOCH_2000_US = 946_684_800_000_000
 
@@ -21,6 +23,8 @@ _XLOG = ord("w")
 _BEGIN, _COMMIT, _ORIGIN, _RELATION, _TYPE = b"BCORY"
 _INSERT, _UPDATE, _DELETE, _TRUNCATE, _MESSAGE = b"IUDTM"
 _NEW, _KEY = b"NK"
+_OF_RELATION = b"RIUD"
+_OID_ENDS = 30
 
 DescribeRelation = Callable[[Relation], RowDecoder | None]
 """Makes the rows' decoder for a relation met in the log; None for a table that is not selected."""
@@ -36,12 +40,38 @@ class Decoder:
         self._describe = describe
         self._skip_truncates = skip_truncates
         self._rows: dict[int, RowDecoder | None] = {}
+        self._programs: dict[int, Any] = {}
         self._in_transaction = False
         self._order = 0
 
     def decode(self, frames: Sequence[bytes]) -> list[Item]:
         """The items of these frames. Failed for a message that this decoder does not know."""
         items: list[Item] = []
+        if native is None:
+            self._by_python(frames, items)
+            return items
+        frames = list(frames)
+        at = 0
+        while True:
+            # Runs of row messages at once; what stands between them, and what is not plain, one by one.
+            at, self._order = native.row_messages(
+                frames, at, self._programs, self._order, Change, items
+            )
+            if at == len(frames):
+                return items
+            self._by_python(frames[at : at + 1], items)
+            self._learn(frames[at])
+            at += 1
+
+    def _learn(self, frame: bytes) -> None:
+        """A relation was described, or a row has widened its table."""
+        if len(frame) > _OID_ENDS and frame[25] in _OF_RELATION:
+            oid = int.from_bytes(frame[26:_OID_ENDS])
+            rows = self._rows.get(oid)
+            self._programs[oid] = None if rows is None else rows.program
+
+    def _by_python(self, frames: Sequence[bytes], items: list[Item]) -> None:
+        """Append the items of these frames: the reference for what is compiled."""
         append = items.append
         read = int.from_bytes
         rows = self._rows
@@ -97,7 +127,6 @@ class Decoder:
                     "this version does not know the server's pgoutput protocol",
                 )
         self._order = order
-        return items
 
     def _truncate(self, frame: bytes, order: int, items: list[Item]) -> int:
         lsn = int.from_bytes(frame[1:9])

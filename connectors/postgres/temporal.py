@@ -85,6 +85,7 @@ def date() -> Codec:
                 f"    v += {EPOCH_DAYS}",
             ),
             ("LONGS[v] if 0 <= v < 8192 else long_bytes(v)",),
+            ("date", 0),
         ),
         decode=Decode(
             (*READ_LONG, finite, f"    v -= {EPOCH_DAYS}"),
@@ -120,6 +121,7 @@ def micro_timestamp(pg_type: str) -> Codec:
                 "    v = long_bytes(v)",
             ),
             ("v",),
+            ("micros", 0),
         ),
         decode=Decode(
             (
@@ -154,7 +156,7 @@ def milli_timestamp(pg_type: str) -> Codec:
     return Codec(
         pg_type=pg_type,
         avro=connect("long", TIMESTAMP),
-        encode=Encode((*_TAKE_US, "v = far_ms(v)"), ("long_bytes(v)",)),
+        encode=Encode((*_TAKE_US, "v = far_ms(v)"), ("long_bytes(v)",), ("millis", 0)),
         decode=Decode((*READ_LONG, "v = near_ms(v)"), *_PACK_US),
         to_text=timestamp_text,
         from_text=timestamp_value,
@@ -224,7 +226,7 @@ def zoned_timestamp(pg_type: str, digits: int) -> Codec:
     return Codec(
         pg_type=pg_type,
         avro=connect("string", ZONED_TIMESTAMP),
-        encode=Encode(encode, ("v",)),
+        encode=Encode(encode, ("v",), ("zoned", digits)),
         decode=Decode(
             (
                 *READ_BYTES,

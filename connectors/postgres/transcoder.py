@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, Final, NamedTuple
 
+from cdc import accelerators
 from cdc.avro_binary import NULL, PRESENT
 from cdc.errors import Failed
 from connectors.postgres.codec import Codec, compile_code, encoder_of, number
@@ -18,6 +20,9 @@ from connectors.postgres.types import Attribute, codec_of
 
 StreamRow = Callable[[bytes, int], tuple[bytes, bytes, tuple[str, ...], int]]
 CopyRow = Callable[[bytes, int], tuple[bytes, bytes, int]]
+
+native: Final = accelerators.load("connectors.postgres._transcoder")
+"""The compiled form of all this; None where only Python's runs."""
 
 _NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
 
@@ -50,14 +55,21 @@ class RowTranscoder:
     - ``copy_row(data, offset) -> (row, key, end)``: a tuple of COPY's binary format. Columns of types whose binary
       form is not understood have to be selected as text there (see ``as_text``).
 
+    - ``copied(rows) -> [(key, row)]``: every tuple of a list, each from its beginning, by ``copy_row``.
+
     Raises UnexpectedNull, and Failed for a value that the mapping cannot carry or a tuple that is torn.
+    ``compiled``: whether to use the accelerator, if there is one; ``program`` is its form of these functions.
     """
 
-    def __init__(self, columns: Sequence[Attribute], key: Sequence[str] = ()) -> None:
-        made = _functions(tuple(columns), tuple(key))
+    def __init__(
+        self, columns: Sequence[Attribute], key: Sequence[str] = (), *, compiled: bool = True
+    ) -> None:
+        made = _functions(tuple(columns), tuple(key), native if compiled else None)
+        self.program = made.program
         self.stream_row: StreamRow = made.stream_row
         self.old_row: StreamRow = made.old_row
         self.copy_row: CopyRow = made.copy_row
+        self.copied: Callable[[list[bytes]], list[tuple[bytes, bytes]]] = made.copied
         self.as_text: tuple[str, ...] = tuple(
             column.name for column in columns if codec_of(column).text_only
         )
@@ -68,10 +80,14 @@ class _Functions(NamedTuple):
     stream_row: StreamRow
     old_row: StreamRow
     copy_row: CopyRow
+    copied: Callable[[list[bytes]], list[tuple[bytes, bytes]]]
+    program: Any = None
 
 
 @lru_cache(maxsize=256)
-def _functions(columns: tuple[Attribute, ...], key: tuple[str, ...]) -> _Functions:
+def _functions(
+    columns: tuple[Attribute, ...], key: tuple[str, ...], compiled: ModuleType | None
+) -> _Functions:
     names = [column.name for column in columns]
     missing = set(key) - set(names)
     if missing:
@@ -91,11 +107,37 @@ def _functions(columns: tuple[Attribute, ...], key: tuple[str, ...]) -> _Functio
         scope.update({at(name): value for name, value in codec.scope.items()})
         scope[at("text_@")] = _text_reader(codec)
         scope[at("absent_@")] = _absent(column, codec)
+    stream_row, old_row, copy_row = (
+        compile_code(_source(columns, codecs, key, road), scope, road)
+        for road in ("stream_row", "old_row", "copy_row")
+    )
+    if compiled is None:
+        return _Functions(stream_row, old_row, copy_row, _copied_by(copy_row))
+    program = compiled.Program(
+        tuple(
+            _column_code(column, codec, in_key=column.name in key)
+            for column, codec in zip(columns, codecs, strict=True)
+        ),
+        tuple(names.index(name) for name in key),
+        *(stream_row, old_row, copy_row),
+    )
     return _Functions(
-        *(
-            compile_code(_source(columns, codecs, key, road), scope, road)
-            for road in ("stream_row", "old_row", "copy_row")
-        )
+        program.stream_row, program.old_row, program.copy_row, program.copied, program
+    )
+
+
+def _copied_by(copy_row: CopyRow) -> Callable[[list[bytes]], list[tuple[bytes, bytes]]]:
+    return lambda rows: [(key, row) for row, key, _ in (copy_row(data, 0) for data in rows)]
+
+
+def _column_code(column: Attribute, codec: Codec, *, in_key: bool) -> tuple[object, ...]:
+    """A column as the accelerator's Program takes it."""
+    operation, parameter = codec.encode.native
+    return (
+        *(operation, parameter),
+        *(not column.not_null, in_key, codec.text_only),
+        *(column.name, _absent(column, codec), codec.filler),
+        *(encoder_of(codec), _text_reader(codec)),
     )
 
 

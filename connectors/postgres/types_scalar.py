@@ -47,6 +47,7 @@ def integer(pg_type: str, avro: AvroType, code: str, *, direct: bool = True) -> 
                 *WRITE_LONG,
             ),
             ("v",),
+            ("uint" if code.isupper() else "int", size),
         ),
         decode=Decode(READ_LONG, (f"pack_sized_{code}({size}, v)",), f"pack_{code}(v)"),
         to_text=lambda value: str(number.unpack(value)[0]).encode(),
@@ -74,6 +75,7 @@ def floating(pg_type: str, avro: AvroType, size: int) -> Codec:
                 f"o = q + {size + 4}",
             ),
             (f"f[q + {size + 3}:q + 3:-1]",),
+            ("float", size),
         ),
         decode=Decode(
             ("s = p", f"p += {size}"),
@@ -141,7 +143,7 @@ def boolean() -> Codec:
         pg_type="boolean",
         avro="boolean",
         # PostgreSQL sends a byte of 0 or 1, which is Avro's form too.
-        encode=Encode(("o = q + 5",), ("f[q + 4:o]",)),
+        encode=Encode(("o = q + 5",), ("f[q + 4:o]",), ("bool", 0)),
         decode=Decode(
             ("v = r[p]", "p += 1"),
             ("SIZED_TRUE if v else SIZED_FALSE",),
@@ -165,7 +167,7 @@ def binary() -> Codec:
     return Codec(
         pg_type="bytea",
         avro="bytes",
-        encode=Encode(TAKE, (LENGTH, "f[q:o]")),
+        encode=Encode(TAKE, (LENGTH, "f[q:o]"), ("bytes", 0)),
         decode=Decode(READ_BYTES, (SIZE, "r[s:p]"), "r[s:p]"),
         to_text=lambda value: b"\\x" + value.hex().encode(),
         from_text=_bytea_value,
@@ -207,6 +209,7 @@ def versioned(pg_type: str, avro: AvroType) -> Codec:
                 "o = q + n",
             ),
             (LENGTH, "f[q:o]"),
+            ("versioned", 0),
         ),
         decode=Decode((*READ_BYTES, "n += 1"), (SIZE, r"b'\x01'", "r[s:p]"), r"b'\x01' + r[s:p]"),
         to_text=lambda value: value[1:],
@@ -251,6 +254,7 @@ def identifier() -> Codec:
                 "v = f[q + 4:o].hex()",
             ),
             ("b'\\x48' + f'{v[:8]}-{v[8:12]}-{v[12:16]}-{v[16:20]}-{v[20:]}'.encode()",),
+            ("uuid", 0),
         ),
         decode=Decode((*READ_BYTES, "v = uuid_value(r[s:p])"), (r"b'\x00\x00\x00\x10'", "v"), "v"),
         to_text=to_text,

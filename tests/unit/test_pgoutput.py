@@ -15,6 +15,8 @@ from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
 from connectors.postgres.types import Attribute
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 INT4, TEXT = 23, 25
 OID = 1000
 UNCHANGED = object()

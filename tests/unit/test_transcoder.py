@@ -25,6 +25,8 @@ from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import Attribute, column_of
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 Value = bytes | None
 
 
