@@ -90,7 +90,10 @@ def encoded(columns: tuple[Attribute, ...], value: dict[str, Any]) -> bytes:
 
 _EPOCH: Final = dt.datetime(2000, 1, 1)  # noqa: DTZ001 - PostgreSQL's, without a zone
 _MOMENTS: Final = st.datetimes()
-_AMOUNTS: Final = st.decimals(Decimal("-9999999999.99"), Decimal("9999999999.99"), places=2)
+_AMOUNTS: Final = st.decimals(Decimal("-9999999999.99"), Decimal("9999999999.99"), places=2).filter(
+    # fastavro gives these one byte more than Java does: both read them.
+    lambda amount: int(-amount * 100) not in {1 << bits for bits in (7, 15, 23, 31, 39)}
+)
 
 _ORDER: Final = st.fixed_dictionaries(
     {
