@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import fastavro
 
-from cdc.avro.encoder import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Headers
 from cdc.avro.envelope_reader import EnvelopeReader, envelope_reader
+from cdc.avro.envelopes import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Headers
 from cdc.avro.framing import FRAME_SIZE, frame
 from cdc.avro.names import topic_characters
 from cdc.avro.placeholder import unavailable_columns

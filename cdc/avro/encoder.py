@@ -1,30 +1,27 @@
-"""Events to records: the envelope put around rows, with tombstones, BEGIN and END.
+"""Events to records, transaction by transaction: rows in their envelopes, tombstones, BEGIN and END.
 
-A value is a concatenation: see ``cdc.avro.source_bytes`` for its constant parts. fastavro is the reference that the
-tests hold this to.
+A value is a concatenation: see ``cdc.avro.source_bytes`` for its constant parts, ``cdc.avro.envelopes`` for the loop.
+fastavro is the reference that the tests hold this to.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from cdc import __version__
+from cdc.avro.envelopes import Shared, envelopes, headers_of, native
 from cdc.avro.framing import frame
 from cdc.avro.names import topic_characters, topic_name
 from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.avro.row_schema import key_schema, message_schema, value_schema
-from cdc.avro.source_bytes import LOW_DIGITS, TransactionBytes, optional_long, times
+from cdc.avro.source_bytes import TransactionBytes, optional_long, times
 from cdc.avro.watermark import SchemaIds, encode_watermark
 from cdc.avro_binary import (
     END_OF_BLOCKS,
-    HEADS,
-    LONGS,
     NULL,
     PRESENT,
-    SMALL,
     bytes_bytes,
     long_bytes,
     string_bytes,
@@ -35,12 +32,6 @@ from cdc.fence import Watermark
 from cdc.position import TransactionId
 from cdc.protocols import SchemaRegistry
 from cdc.table import Table, TableId
-
-UNCHANGED_HEADER = "cdc.unchanged"
-NEW_KEY_HEADER = "__debezium.newkey"
-OLD_KEY_HEADER = "__debezium.oldkey"
-
-Headers = tuple[tuple[str, bytes], ...]
 
 
 class _TableTopic:
@@ -190,80 +181,38 @@ class EventEncoder:
             return []
         records = self._begin_record()
         sent = dict(self._sent)
-        self._encode(changes, records, sent)
+        self._encode(list(changes), records, sent)
         self._sent = sent
         self._begun = True
         return records
 
     def _encode(
-        self, changes: Sequence[Change], records: list[Record], sent_to: dict[str, int]
+        self, changes: list[Change], records: list[Record], sent_to: dict[str, int]
     ) -> None:
-        shared = self._transaction()
-        partition_of = self._partition
-        tombstones = self._tombstones
-        append = records.append
-        join = b"".join
-        new = tuple.__new__
+        transaction = self._transaction()
         written_at = times(self._clock())
-        ends = {op: b"\x02" + op.encode() + written_at for op in "rcud"}
-        table: Table | None = None
-        collection = topic = ""
-        key_frame = only_before = only_after = between = b""
-        sent = 0
-        digits_of = bits_of = -1
-        head = tail = b""
-        for change_table, op, lsn, total_order, key, before, after, unchanged, other_key in changes:
-            if change_table is not table:
-                if table is not None:
-                    sent_to[collection] = sent
-                target = self._table_topic(change_table, shared)
-                table = change_table
-                collection, topic = target.collection, target.topic
-                key_frame, between = target.key_frame, target.between
-                only_before, only_after = target.only_before, target.only_after
-                sent = sent_to.get(collection, 0)
-            sent += 1
-            framed_key = None if key is None else key_frame + key
-            if before is None:
-                rows = only_after + after if after is not None else target.neither
-            elif after is None:
-                rows = only_before + before + b"\x00"
-            else:
-                rows = only_before + before + b"\x02" + after
-            if lsn < 10_000:
-                head, tail = shared.around_small_lsn(lsn)
-                digits_of = bits_of = -1
-                digits = bits = b""
-            else:
-                if lsn // 10_000 != digits_of:
-                    digits_of = lsn // 10_000
-                    head = shared.before_digits(lsn)
-                if lsn >> 13 != bits_of:
-                    bits_of = lsn >> 13
-                    tail = shared.after_bits(lsn)
-                digits = LOW_DIGITS[lsn % 10_000]
-                bits = HEADS[lsn << 1 & 16383]
-            value = join(
-                (
-                    rows,
-                    head,
-                    digits,
-                    between,
-                    bits,
-                    tail,
-                    LONGS[total_order] if total_order < SMALL else long_bytes(total_order),
-                    LONGS[sent] if sent < SMALL else long_bytes(sent),
-                    ends[op],
-                )
+        run = envelopes if native is None else native.envelopes
+        at = 0
+        while at < len(changes):
+            target = self._table_topic(changes[at].table, transaction)
+            shared = Shared(
+                Record,
+                target.topic,
+                self._partition,
+                headers_of,
+                target.key_frame,
+                target.only_before,
+                target.only_after,
+                target.neither,
+                transaction.head,
+                transaction.sequence,
+                target.between,
+                transaction.tail,
+                written_at,
+                self._tombstones,
             )
-            partition = partition_of(topic, framed_key)
-            headers: Headers = ()
-            if unchanged or other_key is not None:
-                headers = _headers(op, unchanged, other_key, key_frame)
-            append(new(Record, (topic, partition, framed_key, value, headers, -1)))
-            if after is None and tombstones and framed_key is not None:
-                append(new(Record, (topic, partition, framed_key, None, headers, -1)))
-        sent_to[collection] = sent
+            sent = sent_to.get(target.collection, 0)
+            at, sent_to[target.collection] = run(changes, at, records, shared, sent)
 
     def truncate(self, truncate: Truncate) -> list[Record]:
         """The same event for every partition of the table's topic, under one position, counted once."""
@@ -364,15 +313,3 @@ class EventEncoder:
             )
             known = self._frames[subject] = frame(self._registry.register(subject, text))
         return known
-
-
-def _headers(
-    op: str, unchanged: tuple[str, ...], other_key: bytes | None, key_frame: bytes
-) -> Headers:
-    headers: list[tuple[str, bytes]] = []
-    if unchanged:
-        headers.append((UNCHANGED_HEADER, json.dumps(unchanged, ensure_ascii=False).encode()))
-    if other_key is not None:
-        name = NEW_KEY_HEADER if op == "d" else OLD_KEY_HEADER
-        headers.append((name, key_frame + other_key))
-    return tuple(headers)

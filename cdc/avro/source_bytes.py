@@ -28,7 +28,11 @@ def times(nanoseconds: int) -> bytes:
 
 
 class TransactionBytes:
-    """What all events of one transaction share: the parts of ``source`` and ``transaction`` around their own."""
+    """What all events of one transaction share: the parts of ``source`` and ``transaction`` around their own.
+
+    ``head`` is ``source`` up to ``sequence``, ``sequence`` that up to the event's LSN; ``tail`` is from behind ``lsn`` up
+    to ``total_order``.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class TransactionBytes:
         generation: int,
     ) -> None:
         version, connector, name, database = constants
-        self._head = (
+        self.head = (
             string_bytes(version)
             + string_bytes(connector)
             + string_bytes(name)
@@ -51,20 +55,12 @@ class TransactionBytes:
             + PRESENT
         )
         known = "null" if previous_commit is None else f'"{previous_commit}"'
-        self._sequence_head = f'[{known},"'.encode()
+        self.sequence = f'[{known},"'.encode()
         self._commit_times = optional_long(commit_us) + optional_long(commit_us * 1000)
         self._xid = optional_long(transaction.xid or None)
         self._xmin_to_generation = NULL * 3 + optional_long(generation)
         self.id = str(transaction)
-        self._tail = self._xmin_to_generation + PRESENT + string_bytes(self.id)
-
-    def before_digits(self, lsn: int) -> bytes:
-        """``version`` up to the last four digits of ``lsn`` in ``sequence``; for LSNs from 10,000 on."""
-        return self._before_digits(str(lsn), 4)
-
-    def _before_digits(self, digits: str, left_out: int) -> bytes:
-        text = self._sequence_head + digits[: len(digits) - left_out].encode()
-        return self._head + long_bytes(len(text) + left_out + 2) + text
+        self.tail = self._xmin_to_generation + PRESENT + string_bytes(self.id)
 
     def between(self, table: TableId | None) -> bytes:
         """From the end of ``sequence`` up to ``lsn``'s varint."""
@@ -78,18 +74,13 @@ class TransactionBytes:
             + PRESENT
         )
 
-    def after_bits(self, lsn: int) -> bytes:
-        """From ``lsn``'s varint behind its lowest 13 bits up to ``total_order``; for LSNs from 8,192 on."""
-        return long_bytes(lsn)[2:] + self._tail
-
-    def around_small_lsn(self, lsn: int) -> tuple[bytes, bytes]:
-        """What stands before and behind ``between`` when the LSN is below 10,000 (no real log's is)."""
-        return self._before_digits(str(lsn), 0), long_bytes(lsn) + self._tail
-
     def source(self, table: TableId | None, lsn: int) -> bytes:
         """A whole ``source`` block."""
+        text = self.sequence + str(lsn).encode()
         return (
-            self._before_digits(str(lsn), 0)
+            self.head
+            + long_bytes(len(text) + 2)
+            + text
             + self.between(table)
             + long_bytes(lsn)
             + self._xmin_to_generation

@@ -30,6 +30,8 @@ from tests.unit.avro_bench import (
     written,
 )
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 
 def change(table: Table, op: Any, order: int, lsn: int = LSN, **parts: Any) -> Change:
     return Change(
