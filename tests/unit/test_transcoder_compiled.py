@@ -13,8 +13,8 @@ from cdc.errors import Failed
 from cdc.event import Item
 from cdc.table import TableId
 from connectors.postgres import pgoutput
+from connectors.postgres.decimals import numeric_value
 from connectors.postgres.decoding import Hints, RowDecoder
-from connectors.postgres.numeric import numeric_value
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation, RelationColumn
 from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull, native
