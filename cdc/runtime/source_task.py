@@ -18,6 +18,7 @@ from cdc.pipeline.reading import ReaderProcesses
 from cdc.pipeline.resume import Owner, resume
 from cdc.runtime.clients import kafka_cluster, schema_registry
 from cdc.runtime.patience import until_stopped
+from cdc.runtime.patient_registry import PatientRegistry
 from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
 
 
@@ -72,7 +73,7 @@ def capture_once(
             prefix=prefix,
             database=checkpoint.identity.database,
             generation=checkpoint.generation,
-            registry=registry,
+            registry=PatientRegistry(registry, while_waiting),
             partition=Partitions(topics),
             partitions=topics.count,
         )
