@@ -14,11 +14,17 @@ from typing import Any, Literal
 Role = Literal["source", "sink"]
 
 
+def _as_it_is(_: str, value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One property: its name, what it means, how its text is read.
 
     ``parse`` takes the file's value (str, int, float or bool) and raises ValueError with a short reason.
+    A name that ends in ``.*`` stands for every property that begins so; its value maps the rest of their names to what
+    ``parse_member`` makes of (rest, value), which raises ValueError too.
     ``default`` of None with ``required`` False means that the property may be absent.
     ``secret`` values are never shown. ``unsupported`` holds the reason why a known property is refused.
     """
@@ -30,6 +36,7 @@ class Setting:
     required: bool = False
     secret: bool = False
     unsupported: str = ""
+    parse_member: Callable[[str, Any], Any] = _as_it_is
 
 
 @dataclass(frozen=True)

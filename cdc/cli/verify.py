@@ -137,6 +137,9 @@ def _show(report: Report, console: Console) -> None:
     for reason, names in _reasons(report).items():
         console.print(Text(f"{', '.join(names)}: {reason}"))
     for table in report.tables:
+        if table.columns_skipped:
+            columns = ", ".join(table.columns_skipped)
+            console.print(Text(f"{table.table}: not compared, being masked: {columns}"))
         _show_differences(table, table.differences, "differs", console)
         _show_differences(table, table.repaired, "was repaired", console)
     console.print(

@@ -92,7 +92,11 @@ class SourceSide(Protocol):
         ...
 
     def tables(self) -> Sequence[Table]:
-        """The captured tables."""
+        """The captured tables, with those of their columns that can be compared."""
+        ...
+
+    def not_compared(self, table: Table) -> Sequence[str]:
+        """Captured columns that it leaves out: the replica holds what no digest of the source can tell (a mask)."""
         ...
 
     def estimate(self, table: Table) -> int:

@@ -134,10 +134,7 @@ def _set(values: dict[str, Any], known: Mapping[str, Setting], name: str, value:
     name = settings.ALIASES.get(name, name)
     setting = known.get(name)
     if setting is None:
-        family = next((f for f in known if f.endswith(".*") and name.startswith(f[:-1])), None)
-        if family is None:
-            raise _unknown(name, known)
-        values[family][name.removeprefix(family[:-1])] = value
+        _set_member(values, known, name, value)
         return
     if setting.unsupported:
         raise ConfigError(f"{name} is not supported: {setting.unsupported}", "leave it out")
@@ -146,6 +143,22 @@ def _set(values: dict[str, Any], known: Mapping[str, Setting], name: str, value:
     except ValueError as error:
         shown = "its value" if setting.secret else repr(value)
         raise ConfigError(f"{name}: {shown}: {error}", setting.doc) from error
+
+
+def _set_member(
+    values: dict[str, Any], known: Mapping[str, Setting], name: str, value: Any
+) -> None:
+    """Set a property that stands for itself only as one of a family; of a secret family the name is secret too."""
+    family = next((f for f in known if f.endswith(".*") and name.startswith(f[:-1])), None)
+    if family is None:
+        raise _unknown(name, known)
+    setting = known[family]
+    rest = name.removeprefix(family[:-1])
+    try:
+        values[family][rest] = setting.parse_member(rest, value)
+    except ValueError as error:
+        shown = family if setting.secret else name
+        raise ConfigError(f"{shown}: {error}", setting.doc) from error
 
 
 def _unknown(name: str, known: Mapping[str, Setting]) -> ConfigError:

@@ -54,7 +54,8 @@ class TableReport:
     """One table's verdict.
 
     ``reason`` says why it is INCONCLUSIVE or SKIPPED, or what a DIFF leaves out. ``coverage`` is the part of its rows
-    that was decided. ``repaired`` are differences that a repair removed: seen again, and equal.
+    that was decided; ``columns_skipped`` are captured columns that were not looked at, being masked in a way that the
+    source's server cannot repeat. ``repaired`` are differences that a repair removed: seen again, and equal.
     """
 
     table: str
@@ -65,6 +66,7 @@ class TableReport:
     seconds: float
     differences: tuple[Difference, ...] = ()
     repaired: tuple[Difference, ...] = ()
+    columns_skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON's shape."""
@@ -77,6 +79,7 @@ class TableReport:
             "seconds": round(self.seconds, 3),
             "differences": [difference.to_json() for difference in self.differences],
             "repaired": [difference.to_json() for difference in self.repaired],
+            "columns_skipped": list(self.columns_skipped),
         }
 
 
@@ -97,10 +100,15 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """0 when all is OK; else the bits 16 (DIFF), 32 (INCONCLUSIVE), 64 (SKIPPED) of all verdicts that occur."""
+        """0 when all is OK; else the bits 16 (DIFF), 32 (INCONCLUSIVE), 64 (SKIPPED) of all verdicts that occur.
+
+        A column that was not looked at counts as SKIPPED too.
+        """
         status = 0
         for table in self.tables:
             status |= _BITS[table.verdict]
+            if table.columns_skipped:
+                status |= EXIT_SKIPPED
         return status if self.tables else EXIT_SKIPPED
 
     @property

@@ -202,6 +202,7 @@ class TableRun:
             seconds=time.monotonic() - started,
             differences=differences,
             repaired=self._differences(tally.repaired),
+            columns_skipped=tuple(self._parts.source.not_compared(self._table)),
         )
 
     def _coverage(self) -> float:

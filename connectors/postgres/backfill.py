@@ -38,7 +38,7 @@ class PostgresFencedReader:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._side: psycopg.Connection[Any] | None = None
-        self._shapes = Shapes()
+        self._shapes = Shapes(settings.columns)
 
     @contextmanager
     def read_range(

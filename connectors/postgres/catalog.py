@@ -44,6 +44,15 @@ WHERE c.relpersistence <> 't' AND c.relkind IN ('r', 'p')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 """
 
+_UNIQUE = """
+SELECT array_agg(a.attname::text)
+FROM pg_index x CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.number
+WHERE x.indrelid = %s AND x.indisunique AND x.indimmediate AND x.indisvalid
+  AND x.indpred IS NULL AND x.indexprs IS NULL AND k.place <= x.indnkeyatts
+GROUP BY x.indexrelid HAVING bool_and(a.attnotnull)
+"""
+
 _COLUMNS = """
 SELECT a.attname::text, a.atttypid::int8, a.atttypmod, a.attgenerated <> ''
 FROM pg_attribute a
@@ -98,6 +107,19 @@ def table(connection: psycopg.Connection[Any], name: TableId) -> CatalogTable:
     if row is None:
         raise Gone(f"there is no table {name}", "create it, or take it out of the lists")
     return _table(row)
+
+
+def column_names(connection: psycopg.Connection[Any], table: CatalogTable) -> list[str]:
+    """Its columns in their order."""
+    with translated(f"looking at {table.id}"):
+        return [row[0] for row in connection.execute(_COLUMNS, (table.oid,)).fetchall()]
+
+
+def unique_keys(connection: psycopg.Connection[Any], table: CatalogTable) -> list[frozenset[str]]:
+    """The sets of columns that no two rows share and that are never NULL, by immediate unique indexes."""
+    with translated(f"looking at {table.id}"):
+        rows = connection.execute(_UNIQUE, (table.oid,)).fetchall()
+    return [frozenset(columns) for (columns,) in rows]
 
 
 def relation(

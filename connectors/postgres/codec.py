@@ -70,7 +70,7 @@ class Codec:
 
     ``to_text`` and ``from_text`` convert between binary and PostgreSQL's text form.
     ``filler`` is what stands in for a value that the log did not carry, ``placeholder`` for one it left unchanged
-    (None: the filler, or null where that may stand).
+    (None: the filler, or null where that may stand). ``null`` is what becomes of a NULL, with its tag (None: null).
     ``direct``: equal values have equal binary forms and equal hashes, so a digest takes the column as it is.
     ``text_only``: the binary form is not understood; the value travels as text, and a binary one is refused.
     """
@@ -85,6 +85,7 @@ class Codec:
     placeholder: bytes | None = None
     direct: bool = False
     text_only: bool = False
+    null: bytes | None = None
     scope: Mapping[str, object] = field(default_factory=dict)
 
 

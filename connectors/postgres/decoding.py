@@ -16,6 +16,8 @@ from psycopg import sql
 from cdc.errors import Failed
 from cdc.event import Change
 from cdc.table import Table, TableId
+from connectors.postgres.column_rules import ColumnRules
+from connectors.postgres.masks import Mask
 from connectors.postgres.relation import Relation
 from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
 from connectors.postgres.tuples import TupleTranscoder
@@ -32,10 +34,14 @@ _change = tuple.__new__
 
 
 class Hints(NamedTuple):
-    """What the catalog adds to a relation: its columns' types and NOT NULL, and the primary key in its order."""
+    """What the catalog adds to a relation: its columns' types and NOT NULL, and the primary key in its order.
+
+    ``message_key`` is what the configuration chooses in the place of it.
+    """
 
     attributes: tuple[Attribute, ...]
     primary_key: tuple[str, ...]
+    message_key: tuple[str, ...] = ()
 
 
 class RowDecoder:
@@ -52,7 +58,7 @@ class RowDecoder:
         self.relation = relation
         self.hints = hints
         self._widened = widened
-        self._key = message_key(relation, hints.primary_key)
+        self._key = hints.message_key or message_key(relation, hints.primary_key)
         self.table = self._shape(known)
 
     def insert(self, frame: bytes, lsn: int, order: int) -> Change:
@@ -111,6 +117,15 @@ class RowDecoder:
         self.table = self._shape(None)
 
     @property
+    def masks(self) -> dict[str, Mask]:
+        """The masked columns."""
+        return {
+            column.name: column.mask
+            for column in self.hints.attributes
+            if column.mask is not None and not column.excluded
+        }
+
+    @property
     def select_list(self) -> sql.Composed:
         """The columns as a COPY has to select them."""
         as_text = self._transcoder.as_text
@@ -118,7 +133,8 @@ class RowDecoder:
             sql.SQL("{}::text").format(sql.Identifier(column.name))
             if column.name in as_text
             else sql.Identifier(column.name)
-            for column in self.relation.columns
+            for column in self.hints.attributes
+            if not column.excluded
         )
 
     @property
@@ -165,7 +181,7 @@ class RowDecoder:
         self._transcoder = RowTranscoder(attributes, self._key)
         self._stream_row = self._transcoder.stream_row
         self._old_row = self._transcoder.old_row
-        columns = tuple(column_of(attribute) for attribute in attributes)
+        columns = tuple(column_of(taken) for taken in attributes if not taken.excluded)
         table = Table(self.relation.id, columns, self._key, self.relation.identity)
         if known is not None and known.same_shape(table):
             table = known
@@ -177,12 +193,14 @@ class RowDecoder:
 class Shapes:
     """The relations met so far. The same `Table` object stands for a table as long as its shape holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: ColumnRules) -> None:
+        self._rules = rules
         self._known: dict[TableId, RowDecoder] = {}
         self._widened: dict[TableId, set[str]] = {}
 
     def rows(self, relation: Relation, hints: Hints) -> RowDecoder:
-        """The decoder of a relation as it is described now."""
+        """The decoder of a relation as it is described now. ConfigError where the rules do not fit its columns."""
+        hints = self._ruled(relation, hints)
         known = self._known.get(relation.id)
         if known is not None and (known.relation, known.hints) == (relation, hints):
             return known
@@ -190,6 +208,12 @@ class Shapes:
         made = RowDecoder(relation, hints, widened, known.table if known else None)
         self._known[relation.id] = made
         return made
+
+    def _ruled(self, relation: Relation, hints: Hints) -> Hints:
+        chosen = self._rules.message_key(relation.id, [column.name for column in relation.columns])
+        key = chosen or message_key(relation, hints.primary_key)
+        attributes = self._rules.applied(relation.id, hints.attributes, key)
+        return Hints(attributes, hints.primary_key, chosen)
 
 
 def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ...]:

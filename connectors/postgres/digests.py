@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from cdc.errors import Failed
 from cdc.table import Column, Table, TableId
+from connectors.postgres.masks import Mask
 from connectors.postgres.statements import qualified, raw
 from connectors.postgres.types import codec_of_column
 
@@ -59,7 +61,10 @@ class Present(NamedTuple):
 
 @dataclass(frozen=True)
 class Digests:
-    """The statements for one table of one side. ``where`` is the publication's row filter on the source.
+    """The statements for one table of one side.
+
+    On the source ``where`` is the publication's row filter, and ``masks`` are done to the columns with these names, so
+    that what is compared, and shown, is what the replica may hold.
 
     Keys go in and come out as texts, one per key column. Everything is put in as a literal: a row filter or a name
     may hold a percent sign, which a statement with parameters would take for one of them.
@@ -69,6 +74,7 @@ class Digests:
     target: TableId
     present: Mapping[str, Present]
     where: str | None = None
+    masks: Mapping[str, Mask] = field(default_factory=dict)
 
     @property
     def by_index(self) -> bool:
@@ -214,6 +220,8 @@ class Digests:
 
     def _hashed(self, column: Column) -> Composable:
         """What of a column goes into the hash: the value itself, or its text."""
+        if column.name in self.masks:
+            return self._masked(column)
         if base_name(self.present[column.name].type) in _PADDED:
             # A cast to text would drop trailing blanks.
             return SQL('textin(bpcharout(t.{})) COLLATE "C"').format(Identifier(column.name))
@@ -225,6 +233,15 @@ class Digests:
         if codec.direct and base not in _STRINGS:
             return value
         return SQL('{}::text COLLATE "C"').format(value)
+
+    def _masked(self, column: Column) -> Composable:
+        name = Identifier(column.name)
+        padded = base_name(self.present[column.name].type) in _PADDED
+        text = SQL("textin(bpcharout(t.{}))" if padded else "t.{}::text").format(name)
+        made = self.masks[column.name].in_sql(text)
+        if made is None:
+            raise Failed(f"column {column.name} of {self.target} is masked as the server cannot")
+        return SQL('({})::text COLLATE "C"').format(made)
 
     def _value(self, column: Column) -> Composable:
         """The column in the type that its codec is for, without a modifier: one would cut values."""

@@ -9,7 +9,8 @@ import psycopg
 
 from cdc.errors import ConfigError
 from cdc.table import TableId
-from connectors.postgres.catalog import CatalogTable
+from connectors.postgres.catalog import CatalogTable, column_names, unique_keys
+from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.errors import translated
 
 _SERVER = """
@@ -75,10 +76,14 @@ def check_server(connection: psycopg.Connection[Any], slot: str) -> None:
         )
 
 
-def check_tables(connection: psycopg.Connection[Any], tables: Sequence[CatalogTable]) -> None:
+def check_tables(
+    connection: psycopg.Connection[Any], tables: Sequence[CatalogTable], rules: ColumnRules
+) -> None:
     """That each table can be captured whole and read whole; ConfigError for the first that cannot."""
     for table in tables:
-        _check_identity(table)
+        key = rules.message_key(table.id, column_names(connection, table))
+        _check_identity(table, chosen_key=bool(key))
+        _check_key(connection, table, key)
         with translated(f"checking {table.id}"):
             row = connection.execute(_READABLE, (table.oid,)).fetchone()
         if row is None:
@@ -104,7 +109,26 @@ def check_selected(tables: Sequence[TableId], wanted: str) -> None:
         )
 
 
-def _check_identity(table: CatalogTable) -> None:
+def _check_key(
+    connection: psycopg.Connection[Any], table: CatalogTable, key: Sequence[str]
+) -> None:
+    """That a key chosen by ``message.key.columns`` finds its one row, and stands in every old image of the log."""
+    if not key:
+        return
+    chosen = f"message.key.columns chooses {', '.join(key)} for {table.id}"
+    if not any(unique <= set(key) for unique in unique_keys(connection, table)):
+        raise ConfigError(
+            f"{chosen}, which no unique index of NOT NULL columns covers: two rows could share a key",
+            "choose columns of such an index, or make one (not partial, not deferrable)",
+        )
+    if table.identity != "full" and not set(key) <= set(table.identity_key):
+        raise ConfigError(
+            f"{chosen}, and its replica identity does not carry them: deletes would have no key",
+            f"ALTER TABLE {table.id} REPLICA IDENTITY FULL",
+        )
+
+
+def _check_identity(table: CatalogTable, *, chosen_key: bool) -> None:
     if table.unlogged:
         raise ConfigError(
             f"table {table.id} is not logged", f"ALTER TABLE {table.id} SET LOGGED, or exclude it"
@@ -114,7 +138,7 @@ def _check_identity(table: CatalogTable) -> None:
             f"table {table.id} has REPLICA IDENTITY NOTHING",
             f"ALTER TABLE {table.id} REPLICA IDENTITY DEFAULT (or FULL)",
         )
-    if not table.primary_key and not table.identity_key:
+    if not table.primary_key and not table.identity_key and not chosen_key:
         raise ConfigError(
             f"table {table.id} has no primary key",
             "add one, or set REPLICA IDENTITY USING a unique index of NOT NULL columns",

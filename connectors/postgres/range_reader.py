@@ -15,12 +15,14 @@ from cdc.table import Column, Table, TableId
 from connectors.postgres.codec import encoder_of
 from connectors.postgres.digests import Digests, Present
 from connectors.postgres.errors import translated
+from connectors.postgres.masks import Mask
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import codec_of_column
 
 ToAvro = Callable[[str], bytes]
 
 _MASK = (1 << 64) - 1
+_NO_MASKS: Mapping[str, Mask] = {}
 
 # The database's own collation stands for the default one; providers: c (libc), b (built in), i (ICU), d (default).
 _COLUMNS = """
@@ -51,6 +53,7 @@ class PostgresRangeReader:
         table: Table,
         target: TableId,
         where: str | None = None,
+        masks: Mapping[str, Mask] = _NO_MASKS,
     ) -> None:
         self._connection = connection
         self._table = table
@@ -64,7 +67,7 @@ class PostgresRangeReader:
                 f"{target} lacks {', '.join(missing)}",
                 "wait until its schema has followed the source",
             )
-        self._digests = Digests(table, target, present, where)
+        self._digests = Digests(table, target, present, where, masks)
         self._keys = TupleTranscoder(table.columns, table.key)
         self._values: dict[str, ToAvro] = {}
         not_null = {name for name, strict, *_ in found if strict}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,11 @@ from cdc.errors import CdcError, Failed
 from cdc.fence import FENCE_PREFIX, Fence, Snapshot
 from cdc.protocols import RangeReader, ReplicaState
 from cdc.table import Table, TableId
-from connectors.postgres import checkpoints, replica_tables, snapshots
+from connectors.postgres import catalog, checkpoints, replica_tables, snapshots
 from connectors.postgres.connection import connect
+from connectors.postgres.decoding import Shapes
 from connectors.postgres.errors import translate, translated
+from connectors.postgres.masks import Mask, told_in_sql
 from connectors.postgres.publication import published
 from connectors.postgres.range_reader import NoRows, PostgresRangeReader
 from connectors.postgres.settings import SourceSettings
@@ -43,6 +45,7 @@ class PostgresSourceSide:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._source = PostgresSource(settings)
+        self._not_compared: dict[TableId, tuple[str, ...]] = {}
         self._side: psycopg.Connection[Any] | None = None
 
     @contextmanager
@@ -52,8 +55,8 @@ class PostgresSourceSide:
         with _reading(side, table.id, self._settings.lock_timeout_ms, f"verifying {table.id}"):
             snapshot = snapshots.visible(side)
             of_it = published(side, self._settings.publication, table.id)
-            _check_columns(table, of_it.columns)
-            yield PostgresRangeReader(side, table, table.id, of_it.row_filter), snapshot
+            masks = self._look(side, table, of_it.columns)
+            yield PostgresRangeReader(side, table, table.id, of_it.row_filter, masks), snapshot
             emitted = Fence(fence, "verify", self._settings.prefix, table.id, snapshot, low)
             snapshots.emit_unflushed(side, FENCE_PREFIX, emitted.to_message())
         with translated("emitting a fence"):
@@ -74,8 +77,19 @@ class PostgresSourceSide:
             return snapshots.visible(self._connection())
 
     def tables(self) -> Sequence[Table]:
-        """Those that capture takes, in the shapes that it would give them now."""
-        return self._source.tables()
+        """Those that capture takes, in the shapes that it would give them now, without what cannot be compared."""
+        found = []
+        for rows in self._source.decoders():
+            masked = {name for name, mask in rows.masks.items() if not told_in_sql(mask)}
+            whole = rows.table
+            self._not_compared[whole.id] = tuple(sorted(masked))
+            columns = tuple(column for column in whole.columns if column.name not in masked)
+            found.append(Table(whole.id, columns, whole.key, whole.identity))
+        return found
+
+    def not_compared(self, table: Table) -> Sequence[str]:
+        """Columns under a hash that the server has no function for."""
+        return self._not_compared.get(table.id, ())
 
     def estimate(self, table: Table) -> int:
         """What the last ANALYZE or VACUUM counted."""
@@ -91,6 +105,24 @@ class PostgresSourceSide:
         if self._side is not None:
             self._side.close()
             self._side = None
+
+    def _look(
+        self, side: psycopg.Connection[Any], table: Table, published_columns: Sequence[str] | None
+    ) -> Mapping[str, Mask]:
+        """The masks of the table's columns, under the lock. Failed when its columns are others than they were."""
+        rules = self._settings.columns
+        if published_columns is not None:
+            taken = {name for name in published_columns if rules.takes(table.id, name)}
+            if taken - set(self.not_compared(table)) != {column.name for column in table.columns}:
+                raise Failed(
+                    f"{table.id} changed its columns since the verification began",
+                    "verify it again",
+                )
+        if not rules.masks:
+            return {}
+        found = catalog.table(side, table.id)
+        relation = catalog.relation(side, found, self._settings.publication)
+        return Shapes(rules).rows(relation, catalog.hints(side, relation)).masks
 
     def _connection(self) -> psycopg.Connection[Any]:
         if self._side is None or self._side.closed:
@@ -192,13 +224,6 @@ def _state(side: psycopg.Connection[Any], sink: str, source: str) -> ReplicaStat
         raise Failed(
             "the replica holds no checkpoint: no sink has ever run on it", "start the sink"
         ) from error
-
-
-def _check_columns(table: Table, columns: Sequence[str] | None) -> None:
-    if columns is not None and set(columns) != {column.name for column in table.columns}:
-        raise Failed(
-            f"{table.id} changed its columns since the verification began", "verify it again"
-        )
 
 
 def open_source_side(config: ConnectorConfig) -> PostgresSourceSide:

@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from cdc.config import ConnectorConfig, Setting
 from cdc.errors import ConfigError
 from cdc.table import TableId
+from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.setting_values import (
     boolean,
     identifier,
@@ -21,6 +22,7 @@ from connectors.postgres.setting_values import (
     slot_name,
     whole,
 )
+from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.settings_of_debezium import FOREIGN
 
 Autocreate = Literal["all_tables", "disabled", "filtered", "no_tables"]
@@ -71,6 +73,7 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
     Setting("schema.exclude.list", "Regular expressions of schemas not to capture.", patterns, ()),
     Setting("table.include.list", "Regular expressions of tables (schema.table).", patterns, ()),
     Setting("table.exclude.list", "Regular expressions of tables not to capture.", patterns, ()),
+    *COLUMN_SETTINGS,
     Setting(
         "snapshot.mode",
         "initial: copy the tables, in chunks beside the stream. no_data: stream only.",
@@ -169,11 +172,12 @@ class SourceSettings:
     selection: Selection
     lock_timeout_ms: int
     skip_truncates: bool
+    columns: ColumnRules = ColumnRules()  # noqa: RUF009 - it is frozen
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
         """Read a checked configuration. ConfigError where two properties contradict each other."""
-        for kind in ("schema", "table"):
+        for kind in ("schema", "table", "column"):
             if config[f"{kind}.include.list"] and config[f"{kind}.exclude.list"]:
                 raise ConfigError(
                     f"{kind}.include.list and {kind}.exclude.list are both set",
@@ -195,6 +199,7 @@ class SourceSettings:
                 config["table.include.list"],
                 config["table.exclude.list"],
             ),
+            columns=column_rules(config),
             lock_timeout_ms=config["snapshot.lock.timeout.ms"],
             skip_truncates=config["skipped.operations"] == "t",
         )

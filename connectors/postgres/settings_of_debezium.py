@@ -64,9 +64,6 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
 )
 
 _REFUSED: tuple[tuple[str, str], ...] = (
-    ("column.include.list", _WHOLE_ROWS),
-    ("column.exclude.list", _WHOLE_ROWS),
-    ("message.key.columns", "keys are the tables' own in this version"),
     ("message.prefix.include.list", "messages are not filtered in this version"),
     ("message.prefix.exclude.list", "messages are not filtered in this version"),
     ("datatype.propagate.source.type", "columns carry their source type always"),

@@ -32,7 +32,7 @@ class PostgresSource:
         self._side: psycopg.Connection[Any] | None = None
         self._log: ReplicationLog | None = None
         self._decoder: Decoder | None = None
-        self._shapes = Shapes()
+        self._shapes = Shapes(settings.columns)
 
     def identify(self) -> Identity:
         """IDENTIFY_SYSTEM, and the database's name."""
@@ -64,7 +64,7 @@ class PostgresSource:
         preflight.check_server(side, settings.slot)
         selected = self._selected()
         preflight.check_selected([table.id for table in selected], settings.selection.wanted)
-        preflight.check_tables(side, selected)
+        preflight.check_tables(side, selected, settings.columns)
         changed = publication.prepare(side, settings, [table.id for table in selected])
         # Even when nothing changed: a predecessor may have changed it, and died before it noted so.
         publication.outrun(side)
@@ -72,11 +72,15 @@ class PostgresSource:
 
     def tables(self) -> Sequence[Table]:
         """Selected tables that the publication holds."""
+        return [rows.table for rows in self.decoders()]
+
+    def decoders(self) -> list[RowDecoder]:
+        """Of these tables, as the catalog has them now."""
         side, name = self._connection(), self._settings.publication
         with translated(f"looking at publication {name}"):
             members = publication.members(side, name)
         return [
-            self._rows(catalog.relation(side, table, name)).table
+            self._rows(catalog.relation(side, table, name))
             for table in self._selected()
             if table.id in members
         ]

@@ -46,7 +46,8 @@ class RowTranscoder:
 
     All functions take ``bytes`` (a slice of a memoryview costs more than the copy) and an offset where the tuple's
     column count stands, and return the offset behind it. The Avro row is a record of the columns in order, the key
-    one of the key columns; the key is empty when ``key`` is.
+    one of the key columns; the key is empty when ``key`` is. Excluded columns stand in the log's tuples, and neither
+    in COPY's nor in the Avro row.
 
     - ``stream_row(frame, offset) -> (row, key, unchanged, end)``: pgoutput's TupleData of a whole row.
       ``unchanged`` names the columns that the log did not carry (unchanged TOAST); their placeholder is in the row.
@@ -89,7 +90,7 @@ def _functions(
     columns: tuple[Attribute, ...], key: tuple[str, ...], compiled: ModuleType | None
 ) -> _Functions:
     names = [column.name for column in columns]
-    missing = set(key) - set(names)
+    missing = set(key) - {column.name for column in columns if not column.excluded}
     if missing:
         raise Failed(f"key columns {sorted(missing)} are not among the table's columns {names}")
     codecs = [codec_of(column) for column in columns]
@@ -107,11 +108,12 @@ def _functions(
         scope.update({at(name): value for name, value in codec.scope.items()})
         scope[at("text_@")] = _text_reader(codec)
         scope[at("absent_@")] = _absent(column, codec)
+        scope[at("null_@")] = codec.null
     stream_row, old_row, copy_row = (
         compile_code(_source(columns, codecs, key, road), scope, road)
         for road in ("stream_row", "old_row", "copy_row")
     )
-    if compiled is None:
+    if compiled is None or not _plain(columns, codecs):
         return _Functions(stream_row, old_row, copy_row, _copied_by(copy_row))
     program = compiled.Program(
         tuple(
@@ -123,6 +125,14 @@ def _functions(
     )
     return _Functions(
         program.stream_row, program.old_row, program.copy_row, program.copied, program
+    )
+
+
+def _plain(columns: Sequence[Attribute], codecs: Sequence[Codec]) -> bool:
+    """Whether the accelerator knows what becomes of these columns: it passes none over, and leaves NULL a NULL."""
+    return not any(
+        column.excluded or codec.null is not None
+        for column, codec in zip(columns, codecs, strict=True)
     )
 
 
@@ -145,6 +155,9 @@ def _source(
     columns: Sequence[Attribute], codecs: Sequence[Codec], key: Sequence[str], road: str
 ) -> list[str]:
     """The source of one function. Column i leaves its bytes in ``c<i>_0``, ``c<i>_1``, …, a nullable's tag in ``t<i>``."""
+    by_name = {column.name: index for index, column in enumerate(columns)}
+    if road == "copy_row":
+        columns = [column for column in columns if not column.excluded]
     count = len(columns)
     body = [
         "if f[o] << 8 | f[o + 1] != %d:" % count,  # noqa: UP031 - the % reads better beside the code's braces
@@ -153,15 +166,17 @@ def _source(
     ]
     if road != "copy_row":
         body.append("u = ()")
-    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
-        body += _column(index, column, codec, road, in_key=column.name in key)
-    body += ["if o > len(f):", "    raise ValueError('a torn tuple')"]
     parts = []
-    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
+    for column in columns:
+        if column.excluded:
+            body += _PASSED_OVER
+            continue
+        index = by_name[column.name]
+        body += _column(index, column, codecs[index], road, in_key=column.name in key)
         if not column.not_null:
             parts.append(f"t{index}")
-        parts += _variables(index, codec)
-    by_name = {column.name: index for index, column in enumerate(columns)}
+        parts += _variables(index, codecs[index])
+    body += ["if o > len(f):", "    raise ValueError('a torn tuple')"]
     key_parts = [part for name in key for part in _variables(by_name[name], codecs[by_name[name]])]
     row = f"join(({''.join(part + ', ' for part in parts)}))"
     key_bytes = f"join(({''.join(part + ', ' for part in key_parts)}))"
@@ -175,6 +190,18 @@ def _source(
         "    except (ValueError, IndexError, StructError, OverflowError, KeyError) as error:",
         f"        raise torn(NAMES, error, {road!r}) from error",
     ]
+
+
+_PASSED_OVER = (
+    "k = f[o]",
+    f"if k == {_BINARY} or k == {_TEXT}:",
+    "    o += 5 + read_size(f, o + 1)[0]",
+    f"elif k == {_NULL} or k == {_UNCHANGED}:",
+    "    o += 1",
+    "else:",
+    "    raise ValueError('an unknown kind of column')",
+)
+"""The lines for an excluded column."""
 
 
 def _variables(index: int, codec: Codec) -> list[str]:
@@ -195,6 +222,8 @@ def _column(index: int, column: Attribute, codec: Codec, road: str, *, in_key: b
         null = [f"raise UnexpectedNull({column.name!r})"]
     else:
         null = [f"t{index} = {NULL!r}", *(f"{variable} = b''" for variable in variables)]
+        if codec.null is not None and road != "old_row":  # an old image lacks what is NULL there
+            null = [f"t{index} = b''", f"{variables[0]} = null_{index}", *rest]
     if road == "copy_row":
         # Only the length of a NULL, -1, begins with all bits set.
         return [

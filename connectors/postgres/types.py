@@ -29,6 +29,7 @@ from connectors.postgres import (
 )
 from connectors.postgres.arrays import array, array_as_text
 from connectors.postgres.codec import Codec, connect, text_like
+from connectors.postgres.masks import Mask, masked
 from connectors.postgres.types_builtin import codec_of_name, oid_of
 from connectors.postgres.types_extension import EXTENSIONS, staged_as_text
 
@@ -46,7 +47,8 @@ class Attribute:
     ``formatted_type`` is ``format_type(atttypid, atttypmod)``; ``type_name`` is ``typname``, ``typtype`` the
     letter of ``pg_type`` (b base, d domain, e enum, r range, m multirange, c composite); ``labels`` are an enum's, in
     order. ``inner`` is a domain's base type (with its typmod), an array's element, a range's subtype, a multirange's
-    range: an Attribute without a name. ``dimensions`` is ``attndims``.
+    range: an Attribute without a name. ``dimensions`` is ``attndims``. ``mask`` is done to its text; an ``excluded``
+    column is no part of any row.
     """
 
     name: str
@@ -59,20 +61,25 @@ class Attribute:
     inner: Attribute | None = None
     labels: tuple[str, ...] = ()
     dimensions: int = 0
+    mask: Mask | None = None
+    excluded: bool = False
 
 
 def column_of(attribute: Attribute) -> Column:
     """The column of a row schema."""
+    source_type = "text" if attribute.mask is not None else attribute.formatted_type
     return Column(
         name=attribute.name,
-        avro=told(codec_of(attribute).avro, attribute.formatted_type),
+        avro=told(codec_of(attribute).avro, source_type),
         nullable=not attribute.not_null,
-        source_type=attribute.formatted_type,
+        source_type=source_type,
     )
 
 
 def codec_of(attribute: Attribute) -> Codec:
     """The codec of a source's column. Types that nothing is known of travel as text (``text_only``)."""
+    if attribute.mask is not None:
+        return masked(attribute.mask)
     inner = attribute.inner
     if attribute.typtype == "d" and inner is not None:
         return codec_of(inner)

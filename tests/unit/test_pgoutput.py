@@ -10,6 +10,7 @@ import pytest
 from cdc.errors import Failed
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
 from cdc.table import Identity, Table, TableId
+from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.decoding import Hints, RowDecoder, Shapes
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
@@ -101,7 +102,7 @@ def decoder(
     primary_key: tuple[str, ...] = ("id",),
     skip_truncates: bool = False,
 ) -> Decoder:
-    shapes = Shapes()
+    shapes = Shapes(ColumnRules())
 
     def describe(found: Relation) -> RowDecoder | None:
         if found.id.name == "other":
@@ -342,7 +343,7 @@ def test_each_identity_is_known() -> None:
 
 
 def test_shapes_of_two_tables_are_two_tables() -> None:
-    shapes = Shapes()
+    shapes = Shapes(ColumnRules())
     made: list[Table] = []
     decode: Callable[[Sequence[bytes]], Sequence[Item]] = Decoder(
         lambda found: shapes.rows(found, Hints(attributes(), ("id",)))

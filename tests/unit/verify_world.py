@@ -409,6 +409,9 @@ class Source(Sides):
     def tables(self) -> Sequence[Table]:
         return [TABLE]
 
+    def not_compared(self, table: Table) -> Sequence[str]:
+        return ()
+
     def estimate(self, table: Table) -> int:
         return self.world.keys
 
