@@ -62,6 +62,17 @@ ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
 
+# Their receive functions take each other's binary form: casts without a function, an enum's label, a domain's base.
+_SAME_FORM = """
+SELECT t.column_
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS t (column_, staged, stored)
+JOIN pg_type AS s ON s.oid = to_regtype(t.stored)
+WHERE EXISTS (SELECT FROM pg_cast WHERE castsource = to_regtype(t.staged) AND casttarget = s.oid AND castmethod = 'b')
+   OR s.typtype = 'e' AND t.staged = 'text'
+   OR s.typtype = 'd' AND s.typbasetype = to_regtype(t.staged)
+"""
+
+
 @dataclass(frozen=True)
 class ReplicaTable:
     """A target table, as far as a row schema is concerned.
@@ -148,17 +159,7 @@ def find_or_make(
         )
     _check_types(target, found, wanted, session)
     _check_own_columns(table, target, found, session)
-    columns = tuple(
-        StagedColumn(
-            column.name,
-            wanted[column.name].staged,
-            # An explicit cast to a type with a modifier would cut a value silently; an assignment does not.
-            ""
-            if wanted[column.name].staged == found[column.name].base_type
-            else found[column.name].base_type,
-        )
-        for column in table.columns
-    )
+    columns = _staged(session, table, wanted, found)
     key, other_unique = _key(session, oid, table, target, columns)
     return ReplicaTable(
         target,
@@ -167,6 +168,28 @@ def find_or_make(
         key,
         tuple(name for name, column in found.items() if not column.generated),
         other_unique,
+    )
+
+
+def _staged(
+    session: Session, table: Table, wanted: dict[str, _Wanted], found: dict[str, _Found]
+) -> tuple[StagedColumn, ...]:
+    """Each column staged as the type that it is stored as, where that takes the binary form; else to be cast."""
+    others = [name for name, want in wanted.items() if want.staged != found[name].base_type]
+    same = session.execute(
+        _SAME_FORM,
+        (others, [wanted[name].staged for name in others], [found[n].base_type for n in others]),
+    )
+    cast = {name: found[name].base_type for name in others}
+    alike = {name: cast.pop(name) for (name,) in same}
+    # An explicit cast to a type with a modifier would cut a value silently; an assignment does not.
+    return tuple(
+        StagedColumn(
+            column.name,
+            alike.get(column.name, wanted[column.name].staged),
+            cast.get(column.name, ""),
+        )
+        for column in table.columns
     )
 
 
