@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import fastavro
 
 from cdc.avro.envelope_reader import EnvelopeReader, envelope_reader
+from cdc.avro.envelope_steps import is_ours, native, program_of
 from cdc.avro.envelopes import NEW_KEY_HEADER, OLD_KEY_HEADER, UNCHANGED_HEADER, Headers
 from cdc.avro.framing import FRAME_SIZE, frame
 from cdc.avro.names import topic_characters
@@ -18,7 +19,7 @@ from cdc.avro.placeholder import unavailable_columns
 from cdc.avro.transaction_mark import decode_mark, is_our_mark
 from cdc.avro.values import decode, key_record_values, row_values
 from cdc.avro.watermark import SchemaIds, decode_watermark
-from cdc.avro.written_schema import fields_of, self_contained, table_of
+from cdc.avro.written_schema import self_contained, table_of
 from cdc.avro_binary import bytes_at, long_at
 from cdc.errors import Rejected
 from cdc.event import Delivered, Record, TransactionMark
@@ -32,9 +33,12 @@ _TORN = (ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, s
 
 
 class _Reader(NamedTuple):
+    """How records of a pair of schemas are read; ``program``: by compiled code, None where they cannot."""
+
     read: EnvelopeReader
     table: Table
     ours: bool
+    program: Any
 
 
 class EventDecoder:
@@ -48,12 +52,15 @@ class EventDecoder:
     Position of Debezium's records, which have none of ours: generation 0, then with a transaction block the last
     commit's LSN from ``source.sequence`` (the event's own before the first commit) and ``total_order``; without
     one ``source.lsn`` and 0. Such positions order the events of a topic, and may repeat: no replay is told by them.
+    ``compiled``: whether to use the accelerator, if there is one.
     """
 
-    def __init__(self, *, prefix: str, registry: SchemaRegistry) -> None:
+    def __init__(self, *, prefix: str, registry: SchemaRegistry, compiled: bool = True) -> None:
         self._prefix = f"{topic_characters(prefix)}."
+        self._native = native if compiled else None
         self._registry = registry
         self._readers: dict[bytes, _Reader] = {}
+        self._collections: dict[str, str] = {}
         self._schemas: dict[int, Any] = {}
         self._tables: dict[bytes, Table] = {}
         self._keyed: dict[bytes, Table] = {}
@@ -67,10 +74,19 @@ class EventDecoder:
 
         Raises Unreachable when the registry is away and a schema is new.
         """
+        if self._native is None:
+            return self._by_python(records)
+        events: list[Delivered | Rejected | None] = self._native.deliver(
+            records, self._readers, self._collections, Delivered, Position, self._by_python
+        )
+        return events
+
+    def _by_python(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
+        """What ``data`` gives: the reference for what is compiled."""
         events: list[Delivered | Rejected | None] = []
         append = events.append
         new = tuple.__new__
-        collections: dict[str, str] = {}
+        collections = self._collections
         # Records of a batch come in runs of one topic: the reader of the last one is mostly the next one's.
         value_frame = key_frame = b"\xff"
         for record in records:
@@ -84,7 +100,7 @@ class EventDecoder:
                     or not value.startswith(value_frame)
                     or not key.startswith(key_frame)
                 ):
-                    read, table, ours = self._reader(key, value)
+                    read, table, ours, _ = self._reader(key, value)
                     value_frame = value[:5]
                     key_frame = b"\xff" if key is None else key[:5]
                 op, before, after, origin, order, sequence_at, lsn_at = read(key, value)
@@ -99,7 +115,7 @@ class EventDecoder:
                     unchanged, other_key = self._from_headers(headers, key)
                 if not ours and after is not None and op == "u":
                     unchanged = unavailable_columns(table, after)
-                collection = collections.get(topic) or self._collection(topic, collections)
+                collection = collections.get(topic) or self._collection(topic)
                 size = len(value) if key is None else len(value) + len(key)
                 append(
                     new(
@@ -142,13 +158,13 @@ class EventDecoder:
         except _TORN as error:
             raise Rejected(f"a key of {table.id} that cannot be read: {error}") from error
 
-    def _collection(self, topic: str, known: dict[str, str]) -> str:
+    def _collection(self, topic: str) -> str:
         if not topic.startswith(self._prefix):
             raise Rejected(
                 f"the topic's name does not begin with {self._prefix}",
                 "set topic.prefix to that of the source",
             )
-        return known.setdefault(topic, topic[len(self._prefix) :])
+        return self._collections.setdefault(topic, topic[len(self._prefix) :])
 
     def _reader(self, key: bytes | None, value: bytes) -> _Reader:
         frames = value[:FRAME_SIZE] + (b"" if key is None else key[:FRAME_SIZE])
@@ -166,8 +182,8 @@ class EventDecoder:
         source = self._decoded(value)["source"]
         table_id = TableId(source.get("schema") or "", source["table"])
         table = self._table(table_id, b"" if key is None else key[:FRAME_SIZE], value[:FRAME_SIZE])
-        ours = "generation" in fields_of(fields_of(envelope)["source"])
-        return _Reader(read, table, ours)
+        program = None if self._native is None else program_of(key_schema, envelope)
+        return _Reader(read, table, is_ours(envelope), program)
 
     def _table(self, table_id: TableId, key_frame: bytes, value_frame: bytes) -> Table:
         """The one object for a pair of schemas, by their frames; the key's is empty for a record without one."""

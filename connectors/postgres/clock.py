@@ -51,6 +51,7 @@ def time(pg_type: str, digits: int) -> Codec:
             (*READ_LONG, *(("v *= 1000",) if unit == 1000 else ())),
             ("pack_sized_time(8, v)",),
             "pack_time(v)",
+            ("time_millis" if unit == 1000 else "time_micros", 0),
         ),
         to_text=lambda value: short_clock(_US.unpack(value)[0]).encode(),
         from_text=lambda text: _US.pack(_micros(text.decode())),

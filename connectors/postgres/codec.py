@@ -57,11 +57,16 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Avro to binary, as code."""
+    """Avro to binary, as code.
+
+    ``native`` names the operation of ``native/fields.h`` that does the same, and its parameter; ``call`` is none: the
+    accelerator calls the code.
+    """
 
     lines: tuple[str, ...]
     sized: tuple[str, ...]
     value: str
+    native: tuple[str, int] = ("call", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def text_like(pg_type: str, avro: AvroType = "string", *, direct: bool = False) 
         pg_type=pg_type,
         avro=avro,
         encode=Encode(TAKE, (LENGTH, "f[q:o]"), ("bytes", 0)),
-        decode=Decode(READ_BYTES, (SIZE, "r[s:p]"), "r[s:p]"),
+        decode=Decode(READ_BYTES, (SIZE, "r[s:p]"), "r[s:p]", ("bytes", 0)),
         to_text=same,
         from_text=same,
         filler=b"\x00",

@@ -85,6 +85,7 @@ def numeric(precision: int, scale: int, pg_type: str) -> Codec:
             (*READ_BYTES, "v = decimal_sized_@(r[s:p])"),
             ("v",),
             "v[4:]",
+            ("decimal", scale),
         ),
         to_text=numeric_text,
         from_text=numeric_value,
@@ -229,7 +230,10 @@ def money() -> Codec:
         avro=decimal_schema(2, None),
         encode=Encode(TAKE, ("money_avro(f[q:o])",), ("money", 0)),
         decode=Decode(
-            (*READ_BYTES, "v = money_binary(r[s:p])"), (r"b'\x00\x00\x00\x08'", "v"), "v"
+            (*READ_BYTES, "v = money_binary(r[s:p])"),
+            (r"b'\x00\x00\x00\x08'", "v"),
+            "v",
+            ("money", 0),
         ),
         to_text=_money_text,
         from_text=_money_value,

@@ -6,7 +6,8 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from typing import cast
 
 from cdc.table import Table
 from connectors.postgres.net_changes import NetChanges, Pieces, Row, State, Value
@@ -59,7 +60,7 @@ class StagedRows:
 
     def copy(self, changes: NetChanges, staged: Staged, *, fresh: bool) -> Iterator[bytes]:
         """A COPY BINARY stream for the staging table, made while it is sent; with the fresh rows, or without."""
-        tuple_of = self._transcoder.tuple_of
+        headed = self._transcoder.headed
         expected = changes.expected
         upsert, upsert_expected = self._head(UPSERT), self._head(UPSERT + EXPECTED)
         parts = [HEADER]
@@ -67,11 +68,10 @@ class StagedRows:
             if type(state) is bytes:
                 if key in expected:
                     staged.kinds.append(UPSERT + EXPECTED)
-                    parts.append(upsert_expected)
+                    parts.append(headed(upsert_expected, state))
                 else:
                     staged.kinds.append(UPSERT)
-                    parts.append(upsert)
-                parts.append(tuple_of(state)[2:])
+                    parts.append(headed(upsert, state))
             else:
                 kind = staged.kind(state) + (key in expected)
                 staged.kinds.append(kind)
@@ -80,7 +80,7 @@ class StagedRows:
                     parts.extend(map(_sized, state.values))
                 else:
                     parts.append(self._deleted(key))
-            if len(parts) >= 2 * _CHUNK_ROWS:
+            if len(parts) >= _CHUNK_ROWS:
                 yield b"".join(parts)
                 parts.clear()
         parts.append(TRAILER)
@@ -91,7 +91,7 @@ class StagedRows:
         yield HEADER
         rows = iter(changes.fresh.values())
         while chunk := list(islice(rows, _CHUNK_ROWS)):
-            yield b"".join(map(self._tuple, chunk))
+            yield b"".join(self._tuples(chunk))
         yield TRAILER
 
     def parameters(
@@ -112,10 +112,13 @@ class StagedRows:
         values += [None] * ((rows - len(staged.kinds)) * (self._width + 1))
         return values
 
-    def _tuple(self, row: Row) -> bytes:
-        if isinstance(row, Pieces):
-            return self._width.to_bytes(2, "big") + b"".join(map(_sized, row.values))
-        return self._transcoder.tuple_of(row)
+    def _tuples(self, rows: list[Row]) -> Iterator[bytes]:
+        for pieced, run in groupby(rows, lambda row: isinstance(row, Pieces)):
+            if not pieced:
+                yield self._transcoder.tuples(cast("list[bytes]", list(run)))
+            else:
+                for row in cast("Iterator[Pieces]", run):
+                    yield self._width.to_bytes(2, "big") + b"".join(map(_sized, row.values))
 
     def _head(self, kind: int) -> bytes:
         return struct.pack(">hih", self._width + 1, 2, kind)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Final, NamedTuple
 
+from cdc import accelerators
 from cdc.errors import Failed, Rejected
 from cdc.table import Column
-from connectors.postgres.codec import Codec, compile_code, number
+from connectors.postgres.codec import Codec, compile_code, decoder_of, number
 from connectors.postgres.types import codec_of_column
+
+native: Final = accelerators.load("connectors.postgres._tuples")
+"""The compiled form of all this; None where only Python's runs."""
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 """What a COPY BINARY stream begins with: signature, flags, no extension."""
@@ -23,15 +28,19 @@ class TupleTranscoder:
     ``staged_types`` are the types, in column order, whose binary forms the tuples hold: a staging table has to be
     declared with exactly these, and they cast to the source's types.
 
-    - ``tuple_of(row)``: one tuple of COPY BINARY, its column count in front.
+    - ``tuple_of(row)``: one tuple of COPY BINARY, its column count in front; ``tuples(rows)``: those of a list, one
+      behind the other; ``headed(head, row)``: the tuple with ``head`` in place of its count.
     - ``columns_of(row)``: each column's binary value, None for NULL.
     - ``key_tuple(key)``: the tuple of a key record, and ``key_columns_of(key)`` its values.
     - ``key_text(key)``: the key's values as PostgreSQL's text, to be used as parameters (``$1::bigint``).
 
-    All raise Rejected for bytes that are no row of this schema.
+    All raise Rejected for bytes that are no row of this schema. ``compiled``: whether to use the accelerator, if there
+    is one.
     """
 
-    def __init__(self, columns: Sequence[Column], key: Sequence[str] = ()) -> None:
+    def __init__(
+        self, columns: Sequence[Column], key: Sequence[str] = (), *, compiled: bool = True
+    ) -> None:
         by_name = {column.name: column for column in columns}
         missing = set(key) - by_name.keys()
         if missing:
@@ -39,10 +48,13 @@ class TupleTranscoder:
         forms = tuple(_form(column) for column in columns)
         # A key record has no unions.
         key_forms = tuple(_Form(_form(by_name[name]).codec, nullable=False) for name in key)
-        made, key_made = _functions(forms), _functions(key_forms)
+        accelerator = native if compiled else None
+        made, key_made = _functions(forms, accelerator), _functions(key_forms, accelerator)
         self.staged_types = tuple(form.codec.pg_type for form in forms)
         self.key_types = tuple(form.codec.pg_type for form in key_forms)
         self.tuple_of: Callable[[bytes], bytes] = made.tuple_of
+        self.tuples: Callable[[list[bytes]], bytes] = made.tuples
+        self.headed: Callable[[bytes, bytes], bytes] = made.headed
         self.columns_of: Callable[[bytes], list[bytes | None]] = made.columns_of
         self.key_tuple: Callable[[bytes], bytes] = key_made.tuple_of
         self.key_columns_of: Callable[[bytes], list[bytes | None]] = key_made.columns_of
@@ -65,6 +77,8 @@ class _Form(NamedTuple):
 class _Functions(NamedTuple):
     tuple_of: Callable[[bytes], bytes]
     columns_of: Callable[[bytes], list[bytes | None]]
+    tuples: Callable[[list[bytes]], bytes]
+    headed: Callable[[bytes, bytes], bytes]
 
 
 def _form(column: Column) -> _Form:
@@ -76,7 +90,7 @@ def _form(column: Column) -> _Form:
         ) from error
 
 
-def _functions(forms: tuple[_Form, ...]) -> _Functions:
+def _functions(forms: tuple[_Form, ...], accelerator: ModuleType | None) -> _Functions:
     scope: dict[str, object] = {
         "Rejected": Rejected,
         "StructError": struct.error,
@@ -86,10 +100,21 @@ def _functions(forms: tuple[_Form, ...]) -> _Functions:
     for index, form in enumerate(forms):
         at = number(str(index))
         scope.update({at(name): value for name, value in form.codec.scope.items()})
-    return _Functions(
-        compile_code(_source(forms, "tuple_of"), scope, "tuple_of"),
-        compile_code(_source(forms, "columns_of"), scope, "columns_of"),
+    tuple_of, columns_of = (
+        compile_code(_source(forms, name), scope, name) for name in ("tuple_of", "columns_of")
     )
+    if accelerator is None:
+        return _Functions(
+            tuple_of,
+            columns_of,
+            lambda rows: b"".join(map(tuple_of, rows)),
+            lambda head, row: head + tuple_of(row)[2:],
+        )
+    columns = tuple(
+        (*codec.decode.native, nullable, decoder_of(codec)) for codec, nullable in forms
+    )
+    program = accelerator.Program(columns, tuple_of, columns_of)
+    return _Functions(program.tuple_of, program.columns_of, program.tuples, program.headed)
 
 
 def _source(forms: Sequence[_Form], name: str) -> list[str]:

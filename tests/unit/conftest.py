@@ -11,12 +11,12 @@ import pytest
 def both_forms(request: pytest.FixtureRequest) -> Iterator[None]:
     """Runs a file's tests twice: with the accelerators, and with the Python code that is their reference."""
     # Not at the top: this file is read before the accelerators are compiled.
-    from cdc.avro import encoder
-    from connectors.postgres import pgoutput, transcoder
+    from cdc.avro import decoder, encoder
+    from connectors.postgres import pgoutput, transcoder, tuples
 
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "python":
-            for module in (transcoder, pgoutput, encoder):
+            for module in (transcoder, pgoutput, encoder, decoder, tuples):
                 patch.setattr(module, "native", None)
         elif transcoder.native is None:
             pytest.skip("there is no compiler here, or it is switched off")

@@ -26,6 +26,8 @@ from tests.unit.avro_bench import (
 )
 from tests.unit.avro_random import VARIABLE_DECIMAL
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 
 def sent(registry: MemoryRegistry, *changes: Change) -> list[Record]:
     ours = encoder(registry)

@@ -14,6 +14,8 @@ from cdc.event import Change, Delivered, Record
 from cdc.testing.registry import MemoryRegistry
 from tests.unit.avro_bench import COMMITTED_US, LSN, bench_orders, bench_row, decoder, encoder
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 
 def _torn(content: bytes, by: random.Random) -> bytes:
     torn = bytearray(content)
