@@ -40,6 +40,13 @@ class BackfillProgress:
     key: str = ""
 
 
+class Pin(NamedTuple):
+    """A topic as it was when it came into use: its keys stay in their partitions, and it is not made again unnoticed."""
+
+    partitions: int
+    topic_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class SourceCheckpoint:
     """What capture knows to be on the topics, written after the acknowledgements and before the slot is confirmed.
@@ -55,6 +62,12 @@ class SourceCheckpoint:
     ``admitted`` are the LSNs of fences behind ``lsn`` whose rows are all on the topics: no watermark calls a fence valid
     before it stands here.
     ``owner`` is the mark of the process that claimed it last.
+    ``skipped`` says which operations are not sent, as (LSN, operations): transactions that commit at or above the LSN
+    go by it. A change takes effect where the log was when it was met, so a replay sends what was sent before.
+    ``topic_ids`` tells each pinned topic from one made again under its name.
+    ``written`` is the highest LSN of a commit (or one below that of a fence: its record ends there) of which anything
+    was handed to the producer by then, and
+    ``marks`` are offsets of the topics of marks and watermarks: whatever stands below them was handed over by then.
     """
 
     identity: Identity
@@ -69,6 +82,14 @@ class SourceCheckpoint:
     floor: int = 0
     admitted: tuple[int, ...] = ()
     owner: str = ""
+    skipped: tuple[tuple[int, str], ...] = ()
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    written: int = 0
+    marks: Mapping[str, int] = field(default_factory=dict)
+
+    def skips(self, commit_lsn: int) -> str:
+        """The operations that are not sent of a transaction that commits there (``skipped.operations``)."""
+        return max((entry for entry in self.skipped if entry[0] <= commit_lsn), default=(0, ""))[1]
 
     def to_json(self) -> dict[str, Any]:
         """JSON's shape, as it is stored."""
@@ -97,6 +118,10 @@ class SourceCheckpoint:
             "floor": self.floor,
             "admitted": list(self.admitted),
             "owner": self.owner,
+            "skipped": [list(entry) for entry in self.skipped],
+            "topic_ids": dict(self.topic_ids),
+            "written": self.written,
+            "marks": dict(self.marks),
         }
 
     @classmethod
@@ -128,6 +153,10 @@ class SourceCheckpoint:
                 floor=raw["floor"],
                 admitted=tuple(raw.get("admitted", ())),
                 owner=raw.get("owner", ""),
+                skipped=tuple((since, operations) for since, operations in raw.get("skipped", ())),
+                topic_ids=raw.get("topic_ids", {}),
+                written=raw.get("written", 0),
+                marks=raw.get("marks", {}),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("a torn source checkpoint") from error

@@ -16,6 +16,9 @@ from typing import Literal, NamedTuple
 
 from cdc.table import Table, TableId
 
+OUR_MESSAGES = "cdc."
+"""What the prefixes of our own logical messages begin with: they are nobody else's business."""
+
 FENCE_PREFIX = "cdc.fence"
 SIGNAL_PREFIX = "cdc.signal"
 

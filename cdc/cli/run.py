@@ -94,6 +94,16 @@ def _load(files: list[Path]) -> list[tuple[Path, ConnectorConfig]]:
     return connectors
 
 
+def _waits(task: TaskStatus) -> str:
+    """What a task waits for, and since when (UTC); empty when it waits for nothing."""
+    if task.state == "unreachable" and (why := task.said.get("error")):
+        since = time.strftime("%H:%M:%S", time.gmtime(task.said.get("since") or time.time()))
+        return f"{task.name} waits since {since}Z: {why}"
+    if task.state in ("starting", "running") and (why := task.said.get("waiting")):
+        return f"{task.name}: {why}"
+    return ""
+
+
 class _View:
     """The tasks as a table that refreshes itself, and below it what they wait for."""
 
@@ -105,11 +115,7 @@ class _View:
     def shown(self) -> Group:
         """The screen now."""
         tasks = self._supervisor.status
-        lines = [
-            Text(f"{task.name} waits: {task.said['error']}", style="yellow")
-            for task in tasks
-            if task.state == "unreachable" and task.said.get("error")
-        ]
+        lines = [Text(line, style="yellow") for task in tasks if (line := _waits(task))]
         if any(task.state == "stopping" for task in tasks):
             lines.append(Text("storing what is done; Ctrl-C again stops at once", style="dim"))
         elif not self._stopping():

@@ -9,6 +9,10 @@ Transactions are used for their fencing alone. A claim reads records of aborted 
 which is harmless: a save is one record, it tells what was acknowledged before it was begun, so it is true whether its
 commit came through or not, and its caller was told that the outcome is unknown.
 
+A save that stands in one transaction with the records that it speaks of (`cdc.kafka.transactional_writer`) is true only
+if that was committed: it is marked *atomic*. Where a claim meets such a one last, it reads what is committed. Before it
+reads, whoever may write records of this connector in transactions is fenced, so nothing of this connector is open.
+
 All connectors share partition 0: a topic that gains partitions moves no key.
 """
 
@@ -41,8 +45,11 @@ _SLICE = 0.5
 class KafkaCheckpointTopic:
     """`cdc.protocols.CheckpointTopic`. Makes the topic if it is not there. Not thread-safe.
 
-    ``keep_alive`` is called at least every half second while a call waits, in the caller's thread.
+    ``keep_alive`` is called at least every half second while a call waits, in the caller's thread. ``fence_writer``
+    fences the earlier writers of records; without it the one that an atomic checkpoint speaks of is fenced here.
     """
+
+    atomic = False
 
     def __init__(
         self,
@@ -51,9 +58,11 @@ class KafkaCheckpointTopic:
         *,
         keep_alive: Callable[[], None] | None = None,
         saving_seconds: float = _SAVING,
+        fence_writer: Callable[[], None] | None = None,
     ) -> None:
         self._cluster = cluster
-        self._partition = TopicPartition(topic, 0)
+        self._fence_writer = fence_writer
+        self.partition = TopicPartition(topic, 0)
         self._keep_alive = keep_alive or _nothing
         self._saving = min(saving_seconds, _SAVING)
         self._topics: Topics | None = None
@@ -67,13 +76,15 @@ class KafkaCheckpointTopic:
         self._drop(connector)
         if self._topics is None:
             topics = Topics(self._cluster, self._keep_alive)
-            topics.create([NewTopicSpec(self._partition.topic, "compacted")])
+            topics.create([NewTopicSpec(self.partition.topic, "compacted")])
             self._topics = topics
         if held:
             self._still_held(connector, self._read(connector), held)
-        writer = _Writer(self._cluster, self._partition, connector, self._keep_alive)
+        writer = _Writer(self._cluster, self.partition, connector, self._keep_alive)
         try:
             writer.fence(_CLAIMING)
+            if self._fence_writer is not None:
+                self._fence_writer()
             checkpoint = self._read(connector)
             if held:
                 self._still_held(connector, checkpoint, held)
@@ -105,10 +116,14 @@ class KafkaCheckpointTopic:
 
     def _read(self, connector: str) -> SourceCheckpoint | None:
         assert self._topics is not None
-        table = read_table(
-            self._cluster, self._topics, self._partition, _CLAIMING, self._keep_alive
-        )
-        value = table.get(connector.encode())
+        value = _value(self._cluster, self._topics, self.partition, connector, self._keep_alive)
+        if value is not None and _is_atomic(value) and self._fence_writer is None:
+            # It wrote in transactions before, and does not any more: end what it left open, and whoever still does.
+            name = data_transactional_id(connector)
+            ended = _Writer(self._cluster, self.partition, connector, self._keep_alive, name)
+            ended.fence(_CLAIMING)
+            ended.discard()
+            value = _value(self._cluster, self._topics, self.partition, connector, self._keep_alive)
         return None if value is None else _decoded(connector, value)
 
     def _still_held(self, connector: str, checkpoint: SourceCheckpoint | None, held: str) -> None:
@@ -129,10 +144,33 @@ def read_checkpoint(cluster: Cluster, topic: str, connector: str) -> SourceCheck
     topics = Topics(cluster)
     if topic not in topics.describe([topic]):
         return None
-    value = read_table(cluster, topics, TopicPartition(topic, 0), _CLAIMING, _nothing).get(
-        connector.encode()
-    )
+    value = _value(cluster, topics, TopicPartition(topic, 0), connector, _nothing)
     return None if value is None else _decoded(connector, value)
+
+
+def data_transactional_id(connector: str) -> str:
+    """Under which a connector writes records in transactions."""
+    return f"cdc-data-{connector}"
+
+
+def _value(
+    cluster: Cluster,
+    topics: Topics,
+    partition: TopicPartition,
+    connector: str,
+    keep_alive: Callable[[], None],
+) -> bytes | None:
+    """What counts of what was written last for this connector: an atomic save counts if it is committed."""
+    key = connector.encode()
+    value = read_table(cluster, topics, partition, _CLAIMING, keep_alive).get(key)
+    if value is not None and _is_atomic(value):
+        committed = read_table(cluster, topics, partition, _CLAIMING, keep_alive, committed=True)
+        value = committed.get(key)
+    return value
+
+
+def _is_atomic(value: bytes) -> bool:
+    return b'"atomic": true' in value
 
 
 def _decoded(connector: str, value: bytes) -> SourceCheckpoint:
@@ -155,13 +193,14 @@ class _Writer:
         partition: TopicPartition,
         connector: str,
         keep_alive: Callable[[], None],
+        transactional_id: str = "",
     ) -> None:
         self._connector = connector
         self._partition = partition
         self._keep_alive = keep_alive
         self._watch = ClientWatch(f"saving the checkpoint of {connector}")
         settings = {
-            "transactional.id": f"cdc-offsets-{connector}",
+            "transactional.id": transactional_id or f"cdc-offsets-{connector}",
             "transaction.timeout.ms": _TRANSACTION_MS,
             "linger.ms": 0,
             "compression.type": "lz4",

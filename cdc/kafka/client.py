@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ _THREAD = re.compile(r"^\[thrd:[^\]]*\]:\s*")
 _TIMES = re.compile(r"\s*\(after \d+ms in state \w+[^)]*\)")
 _AUTHENTICATION = (codes.AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 _AUTHENTICATION_ATTEMPTS = 3
+_PROBING = 0.3  # seconds
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ class ClientWatch:
         """A broker answered."""
         self.outage = ""
         self._refused_logins = 0
+
+    def away(self, client: Any) -> str:
+        """Why no broker can be reached now, empty when one can; where that is in doubt they are asked. For any thread."""
+        if self.outage:
+            with suppress(KafkaException):
+                client.list_topics(timeout=_PROBING)
+                self.outage = ""
+        return self.outage
 
     def fail(self, error: CdcError) -> None:
         """Remember the first failure that nothing can follow."""

@@ -24,12 +24,15 @@ def read_table(
     partition: TopicPartition,
     patience: float,
     keep_alive: Callable[[], None],
+    *,
+    committed: bool = False,
 ) -> dict[bytes, bytes]:
     """The last value of each key, as of some moment after the call began; deleted keys are left out.
 
     Records of open and aborted transactions count too. Whoever reads only committed ones can be blind for ever to all
     that follows: a broker that restarts right after a commit may forget to write its marker, because it does not know
     the partition's leader yet, and then the transaction stays open (KIP-664 calls it hanging).
+    With ``committed`` they do not count, and an open one of another writer is waited for.
     Unreachable when the end is not reached in ``patience`` seconds.
     """
     first, end = topics.bounds([partition])[partition]
@@ -43,7 +46,7 @@ def read_table(
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "isolation.level": "read_uncommitted",
+                "isolation.level": "read_committed" if committed else "read_uncommitted",
                 "check.crcs": True,
                 "fetch.wait.max.ms": 50,
                 "allow.auto.create.topics": False,
@@ -69,7 +72,8 @@ def read_table(
             if reached < end and time.monotonic() > until:
                 raise Unreachable(
                     f"{partition} cannot be read to its end ({reached} of {end})",
-                    "its broker is away; it is tried again",
+                    "its broker is away, or a transaction on it hangs (kafka-transactions.sh find-hanging);"
+                    " it is tried again",
                 )
     except KafkaException as error:
         raise translate(error, f"reading {partition}") from error

@@ -77,10 +77,9 @@ class KafkaTopicReader:
         self._held: CdcError | None = None
         self._closed = False
 
-    @property
-    def outage(self) -> str:
-        """Why no broker can be reached now; empty when one can. Reading goes on by itself when one is back."""
-        return self._watch.outage
+    def away(self) -> str:
+        """Why no broker can be reached now; empty when one can. Reading goes on by itself. For any thread."""
+        return "" if self._closed else self._watch.away(self._consumer)
 
     def assign(self, at: Mapping[TopicPartition, int]) -> None:
         """Read these as well, from these offsets on. One already assigned moves there; paused, it stays paused."""

@@ -51,13 +51,14 @@ _SMALLEST_RECORD = (
 _RECORD_OVERHEAD = 512  # framing of a batch with one record
 _EXPLAINING = 0.5  # seconds
 _SLICE = 0.1  # seconds between two calls of keep_alive
+_SILENCE = 5.0  # seconds
 
 
 class KafkaTopicWriter:
     """`cdc.protocols.TopicWriter` on librdkafka's producer. Not thread-safe.
 
     ``budget_bytes`` bounds what is queued and not acknowledged. ``limits`` has each topic's max.message.bytes, as
-    far as it is known. ``overrides`` are further client settings. ``keep_alive`` is called at least every 100 ms
+    far as it is known. ``overrides`` are further client settings, ``fixed`` such that none overrides. ``keep_alive`` is called at least every 100 ms
     while a call waits; when it raises, what was given to that call is partly written, and the writer is to be closed.
     """
 
@@ -69,17 +70,19 @@ class KafkaTopicWriter:
         budget_bytes: int = 64 * MEBIBYTE,
         limits: Mapping[str, int] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None,
     ) -> None:
         overrides = overrides or {}
-        override_checked(overrides, FIXED, "producer.override.")
+        fixed = {**FIXED, **(fixed or {})}
+        override_checked(overrides, fixed, "producer.override.")
         budget = {
             "queue.buffering.max.kbytes": max(1, budget_bytes // 1024),
             "queue.buffering.max.messages": max(1000, budget_bytes // _SMALLEST_RECORD),
         }
-        own = {**DEFAULTS, **budget, **overrides, **FIXED}
+        own = {**DEFAULTS, **budget, **overrides, **fixed}
         self._cluster = cluster
         self._keep_alive = keep_alive
-        self._limits = limits or {}
+        self._limits = {} if limits is None else limits
         self._limit = int(own["message.max.bytes"])
         self._watch = ClientWatch(f"writing to the topics at {cluster.bootstrap}")
         try:
@@ -91,12 +94,22 @@ class KafkaTopicWriter:
         self._touched: list[_Lane] = []
         self._segment = 0
         self._marks: deque[tuple[object, list[tuple[_Lane, int]]]] = deque()
+        self._answered_at = time.monotonic()
         self._closed = False
 
-    @property
-    def outage(self) -> str:
-        """Why no broker can be reached now; empty when one can. Writing goes on by itself when one is back."""
-        return self._watch.outage
+    def away(self) -> str:
+        """Why nothing can be written now; empty while it can. It goes on by itself. For any thread.
+
+        A broker that keeps its connections and answers nothing is known by the records that wait for it.
+        """
+        if self._closed:
+            return ""
+        if outage := self._watch.away(self._producer):
+            return outage
+        silent = time.monotonic() - self._answered_at
+        if silent > _SILENCE and len(self._producer):
+            return f"no record has been acknowledged for {silent:.0f} s"
+        return ""
 
     @property
     def pending(self) -> int:
@@ -154,6 +167,8 @@ class KafkaTopicWriter:
                 break
             marks.popleft()
             done.append(mark)
+        if done or not len(self._producer):
+            self._answered_at = time.monotonic()
         if done:
             self._watch.on_success()
         return done
@@ -164,14 +179,21 @@ class KafkaTopicWriter:
         Asks the partition's leader when this producer has none acknowledged there: Unreachable when it is away.
         """
         self._check()
+        end = self.acknowledged(partition)
+        if end is not None:
+            return end
+        if self._topics is None:
+            self._topics = Topics(self._cluster, self._keep_alive)
+        return self._topics.bounds([partition])[partition][1]
+
+    def acknowledged(self, partition: TopicPartition) -> int | None:
+        """One past the last record of the partition that is acknowledged to this producer; None when none is."""
         lane = self._lanes.get(partition.topic, {}).get(partition.partition)
         if lane is not None and lane.last is not None:
             offset = lane.last.offset()
             if offset is not None and offset >= 0:
                 return offset + 1
-        if self._topics is None:
-            self._topics = Topics(self._cluster, self._keep_alive)
-        return self._topics.bounds([partition])[partition][1]
+        return None
 
     def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds for all acknowledgements; False when the time was not enough."""

@@ -32,6 +32,7 @@ from cdc.local.starting import PortTaken, Progress, await_ready, silent, start
 from cdc.local.state import Shape, State, StateDirectory
 
 _STOP_SECONDS = 20
+_STANDBY = {"hot_standby_feedback": "on", "sync_replication_slots": "on"}
 _ATTEMPTS = 3
 
 
@@ -258,6 +259,16 @@ class Cluster:
         self._state.settings[name] = dict(settings)
         self._directory.write(self._state)
         self._servers = _servers(self._directory, self._state)
+
+    def follow(self, standby: str, primary: str) -> None:
+        """Make one PostgreSQL server the standby of another, with a fresh copy of its data; it serves reads on return.
+
+        Failover slots of the primary are kept in step there.
+        """
+        self.stop(standby)
+        self.postgres(standby).copy_from(self.postgres(primary))
+        self.configure(standby, {**self._state.settings.get(standby, {}), **_STANDBY})
+        self.start(standby)
 
     # Its end
 

@@ -37,6 +37,7 @@ _SETTINGS: Mapping[str, str] = {
     "max_wal_senders": "24",
     "max_replication_slots": "24",
     "max_connections": "200",
+    "max_prepared_transactions": "20",
     "shared_buffers": "128MB",
     # In the data directory, so that a purge leaves nothing in /dev/shm after a SIGKILL.
     "dynamic_shared_memory_type": "mmap",
@@ -92,12 +93,39 @@ class PostgresServer:
             death_signal=signal.SIGQUIT,
         )
 
+    def copy_from(self, primary: PostgresServer) -> None:
+        """Replace the data by a base copy of a primary that runs: from its next start it is that one's standby.
+
+        A physical replication slot on the primary, named as this server, holds the log that it still needs.
+        """
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True, mode=0o700)
+        if owner := _owner():
+            os.chown(self.directory, *owner)
+        with psycopg.connect(primary.dsn, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+                (self.name,),
+            )
+        command = [*_unprivileged(), str(binaries() / "pg_basebackup"), "-d", primary.dsn]
+        command += ["-D", str(self.directory), "-R", "-C", "-S", self.name, "-c", "fast", "-N"]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=self.directory
+        )
+        if answer.returncode:
+            raise Failed(
+                f"the copy of {primary.name} failed: {last_words(answer.stderr)}",
+                f"look at the disk of {self.directory}",
+            )
+
     def check(self) -> None:
-        """Return once it answers a query; makes its database at the first start."""
+        """Return once it answers a query; makes its database at the first start, unless it is a standby."""
         try:
             with psycopg.connect(
                 self._url("postgres"), connect_timeout=2, autocommit=True
             ) as connection:
+                if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                    return
                 known = connection.execute(
                     "SELECT 1 FROM pg_database WHERE datname = %s", (self.name,)
                 ).fetchone()

@@ -11,15 +11,16 @@ the checkpoint is sent again under the same positions.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cdc.checkpoint import SourceCheckpoint
+from cdc.checkpoint import Pin, SourceCheckpoint
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Record, Truncate
 from cdc.failure_points import reach
-from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Watermark
+from cdc.fence import FENCE_PREFIX, OUR_MESSAGES, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import MOST_ROWS, OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
@@ -30,7 +31,6 @@ from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
 
 log = logging.getLogger(__name__)
 
-_OURS = "cdc."  # prefix of logical messages that are nobody else's business
 _REQUESTS: Mapping[str, Callable[[bytes], Fence | Signal]] = {
     FENCE_PREFIX: Fence.from_message,
     SIGNAL_PREFIX: Signal.from_message,
@@ -48,6 +48,7 @@ class CaptureStatistics:
     """Counters since the start, for status and benchmarks.
 
     ``commit_us`` is when the newest transaction that was met committed; 0 once all that came is acknowledged.
+    ``waiting`` says what copies wait for, empty when for nothing.
     """
 
     events: int = 0
@@ -55,13 +56,15 @@ class CaptureStatistics:
     backfilled: int = 0
     lsn: int = 0
     commit_us: int = 0
+    waiting: str = ""
 
 
 class Capture:
     """One source's capture, from ``checkpoint`` on. `run` returns when told to stop, everything stored.
 
-    ``partitions`` gives a topic's partition count, making the topic where it is missing; ``pinned`` tells all counts
-    that were given. The source is started here; its owner closes it.
+    ``partitions`` gives a topic's partition count, making the topic where it is missing; ``pinned`` tells all topics
+    that it was asked for. Where checkpoints are atomic, records and checkpoint are committed after ``commit_seconds``, at
+    the end of a source transaction. The source is started here; its owner closes it.
     """
 
     def __init__(
@@ -76,8 +79,9 @@ class Capture:
         checkpoint: SourceCheckpoint,
         readers: Readers,
         partitions: Callable[[str], int],
-        pinned: Callable[[], Mapping[str, int]],
+        pinned: Callable[[], Mapping[str, Pin]],
         most_rows: int = MOST_ROWS,
+        commit_seconds: float = 0.1,
     ) -> None:
         self._prefix = prefix
         self._source = source
@@ -99,15 +103,21 @@ class Capture:
             checkpoint.admitted,
             most_rows=most_rows,
         )
+        self._skipped = ""
+        self._at = 0
+        self._written = checkpoint.written
+        self._marks = (encoder.transaction_topic, f"{prefix}.watermark")
         self._outstanding = 0
         self._last: Step | None = None
         self._unpublished: deque[Step] = deque()
         self._saver = CheckpointSaver(checkpoints, connector, checkpoint)
+        self._atomic = checkpoints.atomic
+        self._commit_seconds = commit_seconds
+        self._inside = self._uncommitted = False
         self._saved_at = self._save_due = 0.0
         self._look_due = 0.0
         self._floor_passed = -1
         self._floor_look_due = 0.0
-        self._told_blocker = False
         self.statistics = CaptureStatistics()
 
     def run(self, stop: Callable[[], bool], on_stream: Callable[[], None] = lambda: None) -> None:
@@ -160,15 +170,22 @@ class Capture:
                 case Begin():
                     self._encoder.begin(item.xid, item.commit_lsn, item.commit_us)
                     self._judge.begin(item.xid, item.commit_lsn)
+                    self._skipped = self._saver.stored.skips(item.commit_lsn)
+                    self._at = item.commit_lsn
+                    self._inside = True
                     self.statistics.commit_us = item.commit_us
                 case Commit():
                     self._write(self._encoder.end())
                     self._mark(Step(item.end_lsn, item.commit_lsn, settled=True))
                     self._judge.reached(item.end_lsn)
                     self.statistics.transactions += 1
+                    self._inside = False
+                    if self._atomic:
+                        self._commit()
                 case Truncate():
                     self._judge.truncated(item.table.id)
-                    self._write(self._encoder.truncate(item))
+                    if "t" not in self._skipped:
+                        self._write(self._encoder.truncate(item))
                 case Message():
                     self._message(item)
                 case Progress():
@@ -193,8 +210,12 @@ class Capture:
         self._mark(Step(self._progress.checkpoint.lsn, new_signals=parts, settled=True))
 
     def _message(self, message: Message) -> None:
-        if not message.prefix.startswith(_OURS):
+        if not message.prefix.startswith(OUR_MESSAGES):
+            if not message.transactional:
+                self._at = message.lsn - 1
             self._write(self._encoder.message(message))
+            if not message.transactional:
+                self._mark(Step(message.lsn, settled=True))
         elif message.transactional:
             return  # ours stand between transactions; these only carry the log to disk
         elif message.prefix in (FENCE_PREFIX, SIGNAL_PREFIX):
@@ -238,6 +259,7 @@ class Capture:
         mark = admission.watermark
         if admission.changes or admission.withdrawn:
             self._encoder.begin(0, mark.lsn - 1, time.time_ns() // 1000, "incremental")
+        self._at = mark.lsn - 1
         if admission.withdrawn:
             self._write(self._encoder.withdraw())
         if admission.changes:
@@ -283,17 +305,23 @@ class Capture:
             self._floor_look_due = now + _LOOK_SECONDS
             if self._source.snapshot().xmin >= floor:
                 self._floor_passed = floor
-            elif not self._told_blocker and (blocker := self._source.waiting_for(floor)):
-                self._told_blocker = True
-                log.warning("copies wait for a transaction older than the slot: %s", blocker)
+                self.statistics.waiting = ""
+            elif blocker := self._source.waiting_for(floor):
+                if not self.statistics.waiting:
+                    log.warning("copies wait for a transaction older than the slot: %s", blocker)
+                self.statistics.waiting = (
+                    f"copies wait for a transaction older than the slot: {blocker}"
+                )
         return self._floor_passed >= floor
 
     # --- acknowledgements, watermarks, checkpoints -----------------------------------------------------------
 
     def _write(self, records: Sequence[Record]) -> None:
         if records:
+            self._written = max(self._written, self._at)
             self._writer.write(records)
             self._last = None
+            self._uncommitted = True
 
     def _mark(self, step: Step) -> None:
         """Nothing was written since the last one, and both say only how far the log has come: they are one."""
@@ -327,7 +355,8 @@ class Capture:
         """
         while self._unpublished:
             step = self._unpublished[0]
-            if step.brought_rows and step.lsn not in self._saver.stored.admitted:
+            known = self._progress.checkpoint if self._atomic else self._saver.stored
+            if step.brought_rows and step.lsn not in known.admitted:
                 self._save_due = min(self._save_due, self._saved_at + _SAVE_SECONDS_WHEN_AWAITED)
                 return
             self._unpublished.popleft()
@@ -345,12 +374,17 @@ class Capture:
             for number in range(self._partitions(topic))
         }
         reach("capture.before-watermark")
-        self._write([self._encoder.watermark(replace(watermark, ends=ends))])
+        self._written = max(self._written, watermark.lsn - 1)
+        self._writer.write([self._encoder.watermark(replace(watermark, ends=ends))])
+        self._last = None
         self._writer.mark(_Published(step))
         self._outstanding += 1
 
     def _save(self) -> None:
         """Store the checkpoint beside the loop; let the source forget what a stored checkpoint covers."""
+        if self._atomic:
+            self._commit()
+            return
         if self._saver.ended():
             reach("capture.before-confirm")
             self._source.confirm(self._saver.stored.lsn)
@@ -358,11 +392,42 @@ class Capture:
         now = time.monotonic()
         if self._saver.busy or now < self._save_due:
             return
-        self._progress.pin(self._pinned())
-        self._progress.saw(self._judge.unseen(self._progress.checkpoint.lsn), self._judge.floor)
         self._saved_at, self._save_due = now, now + _SAVE_SECONDS
-        if self._progress.checkpoint != self._saver.stored:
+        if self._newest() != self._saver.stored:
             self._saver.save(self._progress.checkpoint)
+
+    def _commit(self) -> None:
+        """Make all that was sent readable, and with it the checkpoint that says so; not amid a source transaction."""
+        now = time.monotonic()
+        wrote = self._outstanding or self._unpublished or self._uncommitted
+        if self._inside or now < self._saved_at + (
+            self._commit_seconds if wrote else _SAVE_SECONDS
+        ):
+            return
+        while self._outstanding or self._unpublished:
+            self._writer.flush(1.0)
+            self._source.keep_alive()
+            self._acknowledge()
+        self._saved_at = time.monotonic()
+        self._uncommitted = False
+        if self._newest() != self._saver.stored:
+            self._saver.save(self._progress.checkpoint)
+            self._saver.wait(self._source.keep_alive)
+            if self._saver.ended():
+                reach("capture.before-confirm")
+                self._source.confirm(self._saver.stored.lsn)
+
+    def _newest(self) -> SourceCheckpoint:
+        """The checkpoint as it may be stored now."""
+        self._progress.pin(self._pinned())
+        self._progress.handed_over(self._written, self._marks_behind())
+        self._progress.saw(self._judge.unseen(self._progress.checkpoint.lsn), self._judge.floor)
+        return self._progress.checkpoint
+
+    def _marks_behind(self) -> Mapping[str, int]:
+        """Offsets of marks and watermarks that were acknowledged: nothing below them was handed over later than now."""
+        ends = {topic: self._writer.acknowledged(TopicPartition(topic, 0)) for topic in self._marks}
+        return {topic: end for topic, end in ends.items() if end is not None}
 
     def _look(self) -> None:
         """Ask the source which transactions every reader sees by now, so that the judge may forget them."""
@@ -372,7 +437,14 @@ class Capture:
             self._look_due = now + _LOOK_SECONDS
 
     def _drain(self) -> None:
-        """What was sent is acknowledged, watermarks too; then the checkpoint is stored and confirmed."""
+        """What was sent is acknowledged, watermarks too; then the checkpoint is stored and confirmed.
+
+        Where both are one transaction and a source transaction has come in part, nothing of it is: it is sent again.
+        """
+        if self._atomic:
+            self._saved_at = -math.inf
+            self._commit()
+            return
         deadline = time.monotonic() + _DRAIN_SECONDS
         while (self._outstanding or self._unpublished) and time.monotonic() < deadline:
             self._writer.flush(1.0)

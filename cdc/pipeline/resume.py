@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,6 +20,9 @@ from cdc.protocols import CheckpointTopic, Source
 log = logging.getLogger(__name__)
 
 SnapshotMode = Literal["initial", "no_data"]
+
+ANEW = "cdc checkpoint rewind FILE --new-generation: it begins a new history, copied and then verified with --repair"
+"""What to do where the log no longer holds what the checkpoint needs."""
 
 
 @dataclass(slots=True)
@@ -47,9 +51,13 @@ def resume(
     slot: str,
     snapshot_mode: SnapshotMode,
     owner: Owner,
+    skipped: str = "none",
+    written_since: Callable[[SourceCheckpoint], int] = lambda checkpoint: checkpoint.written,
 ) -> SourceCheckpoint:
     """The checkpoint to start from, stored; every earlier capture of this connector is fenced by then.
 
+    ``skipped`` names the operations that are not sent. ``written_since`` finds the highest LSN of which anything
+    stands on the topics (as `SourceCheckpoint.written` has it); it is asked when the source has changed its timeline.
     On return the slot exists and holds everything behind the checkpoint, the publication holds every selected table,
     and tables that joined wait for their first copy (under ``no_data`` they count as copied).
     Fenced when another owner has taken the place of this one since it was here last.
@@ -58,9 +66,12 @@ def resume(
     identity = source.identify()
     checkpoint = checkpoints.claim(connector, owner.mark if owner.marked else "")
     if checkpoint is None or checkpoint.state == "creating":
-        return _first_start(source, checkpoints, names, identity, checkpoint, snapshot_mode)
-    _check_history(names, checkpoint, identity)
+        return _first_start(
+            source, checkpoints, names, identity, checkpoint, snapshot_mode, skipped
+        )
+    checkpoint = _on_same_history(source, names, checkpoint, identity, written_since)
     _check_slot(source, names, checkpoint)
+    checkpoint = _skipping(checkpoint, skipped, source)
     checkpoint = _without_gaps(source, checkpoints, names, checkpoint)
     grew = source.prepare()
     return _with_tables(source, checkpoints, names, checkpoint, snapshot_mode, grew=grew)
@@ -73,6 +84,7 @@ def _first_start(
     identity: Identity,
     intent: SourceCheckpoint | None,
     snapshot_mode: SnapshotMode,
+    skipped: str,
 ) -> SourceCheckpoint:
     source.prepare()
     if source.slot() is not None:
@@ -82,7 +94,16 @@ def _first_start(
                 "set another slot.name, or drop the slot if nothing else reads from it",
             )
         source.drop_slot()
-    creating = SourceCheckpoint(identity, "creating", owner=names.owner.mark)
+    creating = SourceCheckpoint(
+        identity,
+        "creating",
+        generation=intent.generation if intent else 1,
+        partitions=intent.partitions if intent else {},
+        topic_ids=intent.topic_ids if intent else {},
+        marks=intent.marks if intent else {},
+        owner=names.owner.mark,
+        skipped=((0, skipped),),
+    )
     checkpoints.save(names.connector, creating)
     names.owner.marked = True
     lsn = source.create_slot()
@@ -91,37 +112,69 @@ def _first_start(
     return _with_tables(source, checkpoints, names, checkpoint, snapshot_mode, grew=True)
 
 
-def _check_history(names: _Names, checkpoint: SourceCheckpoint, now: Identity) -> None:
+def _on_same_history(
+    source: Source,
+    names: _Names,
+    checkpoint: SourceCheckpoint,
+    now: Identity,
+    written_since: Callable[[SourceCheckpoint], int],
+) -> SourceCheckpoint:
+    """The checkpoint as it holds on the server's timeline; Refused when that lacks what was captured.
+
+    A standby that was promoted shares the log with its predecessor below the switch point. Nothing that we sent may
+    stand at or behind it: it may be lost, and the new timeline uses the same LSNs for other commits.
+    """
     then = checkpoint.identity
     if now.system_id != then.system_id or now.database != then.database:
         raise Refused(
             f"connector {names.connector} followed database {then.database} of system {then.system_id}, "
             f"this is {now.database} of {now.system_id}",
-            "point it at the same server, or deploy it under another name and topic.prefix",
+            f"point it at the same server; or, if this one takes its place: {ANEW}",
         )
-    if now.timeline != then.timeline:
+    if now.timeline == then.timeline:
+        return checkpoint
+    if now.timeline < then.timeline:
         raise Refused(
-            f"the source is on timeline {now.timeline}, connector {names.connector} followed timeline "
-            f"{then.timeline}: commits that it wrote may have been lost in a failover",
-            "deploy it under another name and topic.prefix, with a new replica",
+            f"the source is on timeline {now.timeline}, before timeline {then.timeline} that connector "
+            f"{names.connector} followed: it is an old primary, or was restored from a backup",
+            f"point it at the present primary; or, if this one is meant: {ANEW}",
         )
+    switch = source.switch_point(then.timeline)
+    written = written_since(checkpoint)
+    if written >= switch:
+        raise Refused(
+            f"the source went over to timeline {now.timeline} at {switch}, and connector {names.connector} sent what "
+            f"stood at {written} on timeline {then.timeline}: those commits are lost at the source",
+            ANEW,
+        )
+    log.info("the source went over to timeline %d at %d; nothing was lost", now.timeline, switch)
+    # The old primary's word that nothing came may reach further than its log that survived.
+    return replace(checkpoint, identity=now, lsn=min(checkpoint.lsn, switch))
+
+
+def _skipping(checkpoint: SourceCheckpoint, skipped: str, source: Source) -> SourceCheckpoint:
+    """What is not sent is another from here on in the log: a replay of what stands before sends the same again."""
+    known = checkpoint.skipped or ((0, skipped),)
+    if known[-1][1] != skipped:
+        known = (*known, (source.horizon().lsn, skipped))
+    needed = max(since for since, _ in known if since <= checkpoint.lsn)
+    return replace(checkpoint, skipped=tuple(entry for entry in known if entry[0] >= needed))
 
 
 def _check_slot(source: Source, names: _Names, checkpoint: SourceCheckpoint) -> None:
     slot = source.slot()
-    again = "deploy the connector under another name and topic.prefix, with a new replica"
     if slot is None:
         raise Refused(
             f"replication slot {names.slot} is gone: changes since {checkpoint.lsn} may be lost",
-            again,
+            ANEW,
         )
     if slot.lost:
-        raise Refused(f"replication slot {names.slot} is lost: {slot.lost}", again)
+        raise Refused(f"replication slot {names.slot} is lost: {slot.lost}", ANEW)
     if slot.confirmed > checkpoint.lsn:
         raise Refused(
             f"replication slot {names.slot} is at {slot.confirmed}, ahead of the checkpoint at "
             f"{checkpoint.lsn}: the changes between would be skipped",
-            again,
+            ANEW,
         )
 
 
@@ -155,7 +208,9 @@ def _with_tables(
     grew: bool,
 ) -> SourceCheckpoint:
     """Tables that joined wait for a copy; those that left are forgotten: what they missed must be copied again."""
-    joined = BackfillProgress("waiting" if snapshot_mode == "initial" else "done")
+    # A new generation knows nothing of what the replicas hold.
+    copies = snapshot_mode == "initial" or checkpoint.generation > 1
+    joined = BackfillProgress("waiting" if copies else "done")
     backfills = {t.id: checkpoint.backfills.get(t.id, joined) for t in source.tables()}
     signals = tuple(signal for signal in checkpoint.signals if signal.table in backfills)
     floor = checkpoint.floor

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cdc.checkpoint import BackfillProgress, SourceCheckpoint
+from cdc.checkpoint import BackfillProgress, Pin, SourceCheckpoint
 from cdc.fence import Signal, Watermark
 from cdc.table import TableId
 
@@ -87,10 +87,21 @@ class SourceProgress:
                 last_commit_lsn=max(commit_lsn, self._checkpoint.last_commit_lsn),
             )
 
-    def pin(self, partitions: Mapping[str, int]) -> None:
-        """Topics came into use with these partition counts."""
+    def pin(self, topics: Mapping[str, Pin]) -> None:
+        """These topics came into use."""
+        known = self._checkpoint
         self._checkpoint = replace(
-            self._checkpoint, partitions={**self._checkpoint.partitions, **partitions}
+            known,
+            partitions={**known.partitions, **{n: pin.partitions for n, pin in topics.items()}},
+            topic_ids={**known.topic_ids, **{n: pin.topic_id for n, pin in topics.items()}},
+        )
+
+    def handed_over(self, written: int, marks: Mapping[str, int]) -> None:
+        """How far the producer has been given the log, and which offsets are known to be behind that."""
+        self._checkpoint = replace(
+            self._checkpoint,
+            written=max(written, self._checkpoint.written),
+            marks={**self._checkpoint.marks, **marks},
         )
 
     def saw(self, unseen: tuple[tuple[int, int], ...], floor: int) -> None:

@@ -13,7 +13,7 @@ the fence is ignored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc.checkpoint import SinkCheckpoint
@@ -180,25 +180,23 @@ def _opening(
     bounds: Bounds,
 ) -> int:
     """The LSN of the newest opening fence of a backfill that is whole on the topics and ahead of the replica."""
-    tp = TopicPartition(selection.watermark_topic, 0)
-    newest: Watermark | None = None
-    if tp in bounds:
-        for record in _records(reader, {tp: bounds[tp]}, set()):
-            watermark = decoder.watermark(record)
-            if (
-                watermark.phase == "open"
-                and not watermark.void
-                and any(name == topic for name, _ in watermark.ends)
-                and all(
-                    end >= bounds.get(TopicPartition(*where), (0, 0))[0]
-                    for where, end in watermark.ends.items()
-                )
-                and not (
-                    checkpoint.position
-                    and checkpoint.position.passed(watermark.generation, watermark.lsn)
-                )
-            ):
-                newest = watermark
+
+    def opens(watermark: Watermark) -> bool:
+        return (
+            watermark.phase == "open"
+            and not watermark.void
+            and any(name == topic for name, _ in watermark.ends)
+            and all(
+                end >= bounds.get(TopicPartition(*where), (0, 0))[0]
+                for where, end in watermark.ends.items()
+            )
+            and not (
+                checkpoint.position
+                and checkpoint.position.passed(watermark.generation, watermark.lsn)
+            )
+        )
+
+    newest = newest_watermark(reader, decoder, selection, opens)
     if newest is None:
         table = topic[len(selection.prefix) + 1 :]
         raise Refused(
@@ -206,6 +204,24 @@ def _opening(
             f"cdc table backfill FILE --table {table}",
         )
     return newest.lsn
+
+
+def newest_watermark(
+    reader: TopicReader,
+    decoder: EventDecoder,
+    selection: Selection,
+    wanted: Callable[[Watermark], bool],
+) -> Watermark | None:
+    """The last one on the source's watermark topic that is ``wanted``; None when there is none, or no such topic."""
+    tp = TopicPartition(selection.watermark_topic, 0)
+    if selection.watermark_topic not in reader.topics():
+        return None
+    newest: Watermark | None = None
+    for record in _records(reader, reader.bounds([tp]), set()):
+        watermark = decoder.watermark(record)
+        if wanted(watermark):
+            newest = watermark
+    return newest
 
 
 def _records(reader: TopicReader, within: Bounds, enough: set[TopicPartition]) -> Iterable[Record]:

@@ -179,7 +179,7 @@ class Assembler:
             raise Refused(
                 f"the source's log began anew (generation {generation}, the replica follows {self.generation}): "
                 "rows deleted in the part that was lost may still be in the replica",
-                "cdc checkpoint rewind --new-generation, then backfill and verify with --repair",
+                "cdc checkpoint rewind FILE --new-generation (the sink's), then verify with --repair",
             )
         return generation == self.generation
 

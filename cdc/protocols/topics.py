@@ -133,6 +133,10 @@ class TopicWriter(Protocol):
         """One past the last acknowledged record of the partition, by this or any earlier producer."""
         ...
 
+    def acknowledged(self, partition: TopicPartition) -> int | None:
+        """The same as far as this producer knows it without asking; None when none of its records is acknowledged."""
+        ...
+
     def flush(self, timeout: float) -> bool:
         """Wait for all acknowledgements; False when the time was not enough."""
         ...
@@ -181,7 +185,14 @@ class TopicReader(Protocol):
 
 
 class CheckpointTopic(Protocol):
-    """A source's checkpoints in a compacted topic, by connector name."""
+    """A source's checkpoints in a compacted topic, by connector name.
+
+    ``atomic``: a save takes effect together with every record that was written before it, or none of them does. So it
+    has to speak of all of them, and its owner writes nothing while it is under way.
+    """
+
+    @property
+    def atomic(self) -> bool: ...
 
     def claim(self, connector: str, held: str = "") -> SourceCheckpoint | None:
         """Fence every earlier writer of this connector for good, then return what it wrote last.

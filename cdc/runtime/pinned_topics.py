@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc.checkpoint import Pin
 from cdc.errors import Refused
 from cdc.kafka.topics import NewTopicSpec, Topics
+from cdc.pipeline.resume import ANEW
 
 MOST_MESSAGE_BYTES = 64 << 20
 """The largest record that topics of ours take."""
@@ -20,6 +22,7 @@ class PinnedTopics(dict[str, int]):
 
     The topics of transactions and watermarks are there from the beginning, with one partition.
 
+    ``ids`` are those that the topics had when they came into use; empty for a topic whose id was not kept.
     ``limits`` has each topic's max.message.bytes.
     """
 
@@ -28,11 +31,14 @@ class PinnedTopics(dict[str, int]):
         topics: Topics,
         prefix: str,
         pinned: Mapping[str, int],
+        ids: Mapping[str, str],
         partitions: int,
         replication: int,
+        limits: dict[str, int] | None = None,
     ) -> None:
         super().__init__(pinned)
-        self.limits: dict[str, int] = {}
+        self.ids: dict[str, str] = dict(ids)
+        self.limits: dict[str, int] = {} if limits is None else limits
         self._topics = topics
         self._partitions = partitions
         self._replication = replication or -1
@@ -54,6 +60,7 @@ class PinnedTopics(dict[str, int]):
         self._topics.create([spec])
         facts = self._topics.describe([topic])[topic]
         self[topic] = facts.info.partitions
+        self.ids[topic] = facts.info.topic_id
         self.limits[topic] = facts.max_message_bytes
         return facts.info.partitions
 
@@ -61,17 +68,27 @@ class PinnedTopics(dict[str, int]):
         """The topic's pinned count; makes the topic where it is missing."""
         return self[topic]
 
+    def pins(self) -> Mapping[str, Pin]:
+        """Every topic that is in use."""
+        return {topic: Pin(count, self.ids[topic]) for topic, count in self.items()}
+
     def _check(self, pinned: Mapping[str, int]) -> None:
         facts = self._topics.describe(list(pinned)) if pinned else {}
         for topic, count in pinned.items():
             if topic not in facts:
                 raise Refused(
                     f"topic {topic}, which this connector wrote to, is gone",
-                    "deploy the connector under another name and topic.prefix, with a new replica",
+                    f"{ANEW} (it makes the topic again)",
                 )
             if facts[topic].info.partitions != count:
                 raise Refused(
-                    f"topic {topic} has {facts[topic].info.partitions} partitions, it had {count}",
-                    "keys have moved between partitions: deploy under another topic.prefix",
+                    f"topic {topic} has {facts[topic].info.partitions} partitions, it had {count}:"
+                    " keys have moved between partitions",
+                    ANEW,
+                )
+            if self.ids.setdefault(topic, facts[topic].info.topic_id) != facts[topic].info.topic_id:
+                raise Refused(
+                    f"topic {topic} was deleted and made again: what this connector wrote there is gone",
+                    ANEW,
                 )
             self.limits[topic] = facts[topic].max_message_bytes

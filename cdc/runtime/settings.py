@@ -44,6 +44,12 @@ def _only_none(raw: Any) -> str:
     return "none"
 
 
+def _support(raw: Any) -> str:
+    if str(raw) not in ("requested", "required"):
+        raise ValueError("requested (repeats are known by their positions) or required is expected")
+    return str(raw)
+
+
 def _only_transaction(raw: Any) -> str:
     if str(raw) != "transaction":
         raise ValueError("only transaction is supported")
@@ -97,6 +103,18 @@ SOURCE_SETTINGS = (
         _whole,
         0,
     ),
+    Setting(
+        "exactly.once.support",
+        "required: records and checkpoint in one Kafka transaction, so that readers of committed records see each once.",
+        _support,
+        "requested",
+    ),
+    Setting(
+        "transaction.boundary.interval.ms",
+        "exactly.once.support=required: how long a Kafka transaction gathers whole source transactions.",
+        _whole,
+        100,
+    ),
     Setting("snapshot.max.threads", "Processes that read tables for backfill.", _whole, 1),
 )
 
@@ -128,7 +146,6 @@ SINK_SETTINGS = (
 UNSUPPORTED = {
     "transforms": "single message transforms are not run here",
     "predicates": "single message transforms are not run here",
-    "exactly.once.support": "repeats are recognised by their position instead",
     "transaction.boundary": "every source transaction is kept whole",
     "errors.deadletterqueue.topic.name": "a bad record stops the task, it is never set aside",
     "config.action.reload": "restart the connector instead",

@@ -18,21 +18,30 @@ def apply_events(
     config: ConnectorConfig,
     plugin: Connector,
     stop: Callable[[], bool],
-    on_progress: Callable[[ApplyStatus], None],
+    on_progress: Callable[[ApplyStatus, Callable[[], str]], None],
 ) -> None:
-    """Apply from the replica's checkpoint until ``stop``; servers that are away are awaited."""
+    """Apply from the replica's checkpoint until ``stop``; servers that are away are awaited.
+
+    ``on_progress`` gets the status, and what tells why no broker can be reached.
+    """
     if plugin.open_store is None:
         raise ConfigError(f"{plugin.name} cannot be a sink")
     open_store = plugin.open_store
     cluster = kafka_cluster(config)
     registry = schema_registry(config)
     budget = config["memory.mb"] << 20
+    readers: list[KafkaTopicReader] = []
 
     def open_reader() -> KafkaTopicReader:
         registry.reach()
-        return KafkaTopicReader(
+        reader = KafkaTopicReader(
             cluster, budget_bytes=budget // 2, overrides=config["consumer.override.*"]
         )
+        readers[:] = [reader]
+        return reader
+
+    def away() -> str:
+        return readers[0].away() if readers else ""
 
     applier = Applier(
         config.name,
@@ -45,6 +54,6 @@ def apply_events(
             commit_bytes=config["max.commit.bytes"],
             errors_tolerance=config["errors.tolerance"],
         ),
-        on_progress,
+        lambda status: on_progress(status, away),
     )
     applier.run(stop)

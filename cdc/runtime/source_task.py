@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector
 from cdc.errors import ConfigError
 from cdc.kafka.checkpoints import KafkaCheckpointTopic
+from cdc.kafka.client import Cluster
 from cdc.kafka.partitioner import Partitions
 from cdc.kafka.topics import Topics
+from cdc.kafka.transactional_writer import TransactionalCheckpoints, TransactionalTopicWriter
 from cdc.kafka.writer import KafkaTopicWriter
 from cdc.pipeline.capture import Capture
 from cdc.pipeline.reading import ReaderProcesses
@@ -20,6 +23,7 @@ from cdc.runtime.clients import kafka_cluster, schema_registry
 from cdc.runtime.patience import until_stopped
 from cdc.runtime.patient_registry import PatientRegistry
 from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
+from cdc.runtime.written import written_since
 
 
 def capture_once(
@@ -27,11 +31,12 @@ def capture_once(
     plugin: Connector,
     owner: Owner,
     stop: Callable[[], bool],
-    on_start: Callable[[Capture], None],
+    on_start: Callable[[Capture, Callable[[], str]], None],
 ) -> None:
     """Capture from the stored checkpoint until ``stop``, or until a server goes away (Unreachable).
 
-    What this attempt held is released on return, whatever ends it.
+    ``on_start`` gets the capture, and what tells why no broker can be reached. What this attempt held is released on
+    return, whatever ends it.
     """
     if plugin.open_source is None or plugin.open_reader is None:
         raise ConfigError(f"{plugin.name} cannot be a source")
@@ -41,34 +46,39 @@ def capture_once(
         cluster = kafka_cluster(config)
         source = plugin.open_source(config)
         held.callback(source.close)
+        while_waiting = until_stopped(source.keep_alive, stop)
+        limits: dict[str, int] = {}
+        writer = _writer(config, cluster, while_waiting, limits)
+        held.callback(writer.close)
         # No stream is open while it claims, and saves run in a thread: capture itself keeps the stream alive meanwhile.
-        checkpoints = KafkaCheckpointTopic(cluster, config["offset.storage.topic"])
-        held.callback(checkpoints.close)
+        topic = KafkaCheckpointTopic(
+            cluster,
+            config["offset.storage.topic"],
+            fence_writer=writer.fence if isinstance(writer, TransactionalTopicWriter) else None,
+        )
+        held.callback(topic.close)
+        prefix = config["topic.prefix"]
         checkpoint = resume(
             source,
-            checkpoints,
+            topic,
             connector=config.name,
             slot=config["slot.name"],
             snapshot_mode=config["snapshot.mode"],
             owner=owner,
+            skipped=config["skipped.operations"],
+            written_since=lambda stored: written_since(
+                cluster, EventDecoder(prefix=prefix, registry=registry), prefix, stored
+            ),
         )
-        prefix = config["topic.prefix"]
-        while_waiting = until_stopped(source.keep_alive, stop)
         topics = PinnedTopics(
             Topics(cluster, while_waiting),
             prefix,
             checkpoint.partitions,
+            checkpoint.topic_ids,
             config["topic.creation.default.partitions"],
             config["topic.creation.default.replication.factor"],
+            limits,
         )
-        writer = KafkaTopicWriter(
-            cluster,
-            while_waiting,
-            budget_bytes=config["memory.mb"] << 20,
-            limits=topics.limits,
-            overrides={"message.max.bytes": MOST_MESSAGE_BYTES, **config["producer.override.*"]},
-        )
-        held.callback(writer.close)
         encoder = EventEncoder(
             prefix=prefix,
             database=checkpoint.identity.database,
@@ -83,11 +93,39 @@ def capture_once(
             source=source,
             encoder=encoder,
             writer=writer,
-            checkpoints=checkpoints,
+            checkpoints=(
+                TransactionalCheckpoints(topic, writer)
+                if isinstance(writer, TransactionalTopicWriter)
+                else topic
+            ),
             checkpoint=checkpoint,
             readers=ReaderProcesses(plugin.open_reader, config, config["snapshot.max.threads"]),
             partitions=topics.count,
-            pinned=lambda: topics,
+            pinned=topics.pins,
             most_rows=config["snapshot.fetch.size"],
+            commit_seconds=config["transaction.boundary.interval.ms"] / 1000,
         )
-        capture.run(stop, lambda: on_start(capture))
+        capture.run(stop, lambda: on_start(capture, writer.away))
+
+
+def _writer(
+    config: ConnectorConfig,
+    cluster: Cluster,
+    while_waiting: Callable[[], None],
+    limits: Mapping[str, int],
+) -> KafkaTopicWriter:
+    """The one producer of the source's topics. ``limits`` may still grow."""
+    budget = config["memory.mb"] << 20
+    overrides = {"message.max.bytes": MOST_MESSAGE_BYTES, **config["producer.override.*"]}
+    if config["exactly.once.support"] == "required":
+        return TransactionalTopicWriter(
+            config.name,
+            cluster,
+            while_waiting,
+            budget_bytes=budget,
+            limits=limits,
+            overrides=overrides,
+        )
+    return KafkaTopicWriter(
+        cluster, while_waiting, budget_bytes=budget, limits=limits, overrides=overrides
+    )

@@ -52,6 +52,7 @@ class TaskStatus:
             "pid": self.pid,
             "restarts": self.restarts,
             "rss_mb": _resident_mb(self.pid),
+            "since": self.said.get("since"),
             "error": self.said.get("error"),
             "remedy": self.said.get("remedy"),
             "events": self.said.get("events", 0),
@@ -60,6 +61,7 @@ class TaskStatus:
             "lag_seconds": self.said.get("lag_seconds"),
             "missing_rows": self.said.get("missing_rows", 0),
             "mismatched_rows": self.said.get("mismatched_rows", 0),
+            "waiting": self.said.get("waiting"),
         }
 
 

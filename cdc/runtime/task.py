@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Numbers = Mapping[str, int | float | str | None]
 
 _REPORT_SECONDS = 0.5
+_BROKERS = "it goes on by itself; check that the brokers are up and that bootstrap.servers is right"
 
 
 class Report:
@@ -44,16 +45,19 @@ class Report:
         self._state = "starting"
         self._error: CdcError | None = None
         self._numbers: Callable[[], Numbers] = dict
+        self._away: Callable[[], str] = str
+        self._since: tuple[str, float] = ("", 0.0)
 
     @property
     def state(self) -> str:
         """starting, running, unreachable, stopped or failed."""
         return self._state
 
-    def running(self, numbers: Callable[[], Numbers]) -> None:
-        """The work has begun; ``numbers`` tells how far it is, from any thread."""
+    def running(self, numbers: Callable[[], Numbers], away: Callable[[], str]) -> None:
+        """The work has begun; ``numbers`` tells how far it is, and ``away`` why no broker answers, from any thread."""
         with self._lock:
-            self._state, self._error, self._numbers = "running", None, numbers
+            self._state, self._error = "running", None
+            self._numbers, self._away = numbers, away
         self.write()
 
     def away(self, error: CdcError) -> None:
@@ -71,12 +75,14 @@ class Report:
     def write(self) -> None:
         """Put the current state on standard output; a supervisor that is gone does not matter."""
         with self._lock:
+            state, error = self._now()
             line = json.dumps(
                 {
-                    "state": self._state,
+                    "state": state,
+                    "since": self._entered(state),
                     "pid": os.getpid(),
-                    "error": self._error.what if self._error else None,
-                    "remedy": self._error.remedy if self._error else None,
+                    "error": error.what if error else None,
+                    "remedy": error.remedy if error else None,
                     **self._numbers(),
                 }
             )
@@ -85,6 +91,18 @@ class Report:
                 sys.stdout.flush()
             except OSError:
                 return
+
+    def _now(self) -> tuple[str, CdcError | None]:
+        """The state as it is told: a task that runs while its brokers are away cannot be called running."""
+        if self._state == "running" and (why := self._away()):
+            return "unreachable", Unreachable(f"waiting for brokers: {why}", _BROKERS)
+        return self._state, self._error
+
+    def _entered(self, state: str) -> float:
+        """When it came into this state, seconds since 1970."""
+        if state != self._since[0]:
+            self._since = (state, time.time())
+        return self._since[1]
 
     def keep_writing(self, stop: threading.Event) -> None:
         """Write twice a second until ``stop``; the body of a thread."""
@@ -118,7 +136,9 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
     plugin = plugins()[config.plugin]
     log.info("%s", acceleration())
     if config.role == "sink":
-        apply_events(config, plugin, stop.is_set, lambda status: _follow(report, status))
+        apply_events(
+            config, plugin, stop.is_set, lambda status, away: _follow(report, status, away)
+        )
         return
     owner = Owner()
     keep_on(
@@ -127,19 +147,19 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
             plugin,
             owner,
             stop.is_set,
-            lambda capture: report.running(_source_numbers(capture)),
+            lambda capture, away: report.running(_source_numbers(capture), away),
         ),
         stop.is_set,
         report.away,
     )
 
 
-def _follow(report: Report, status: ApplyStatus) -> None:
+def _follow(report: Report, status: ApplyStatus, away: Callable[[], str]) -> None:
     """Take over what apply says of itself."""
     if status.state == "away":
         report.away(Unreachable(status.trouble, status.remedy))
     elif status.state == "running" and report.state != "running":
-        report.running(lambda: _sink_numbers(status))
+        report.running(lambda: _sink_numbers(status), away)
 
 
 def _sink_numbers(status: ApplyStatus) -> Numbers:
@@ -163,6 +183,7 @@ def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
             "transactions": statistics.transactions,
             "position": statistics.lsn,
             "lag_seconds": max(0.0, lag),
+            "waiting": statistics.waiting or None,
         }
 
     return numbers

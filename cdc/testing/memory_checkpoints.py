@@ -32,6 +32,8 @@ class MemoryCheckpoints:
 class MemoryCheckpointTopic:
     """`cdc.protocols.CheckpointTopic` on `MemoryCheckpoints`: one owner's view."""
 
+    atomic = False
+
     def __init__(self, checkpoints: MemoryCheckpoints) -> None:
         self._all = checkpoints
         self._epochs: dict[str, int] = {}

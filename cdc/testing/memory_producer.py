@@ -61,6 +61,10 @@ class MemoryProducer:
     def end_offset(self, partition: TopicPartition) -> int:
         return self._topics.log(partition).end
 
+    def acknowledged(self, partition: TopicPartition) -> int | None:
+        lane = self._lanes.get(partition)
+        return self._topics.log(partition).end if lane is not None and lane.delivered else None
+
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - the protocol's
         self.deliver(lambda waiting: waiting)
         return True

@@ -29,16 +29,21 @@ _OID_ENDS = 30
 DescribeRelation = Callable[[Relation], RowDecoder | None]
 """Makes the rows' decoder for a relation met in the log; None for a table that is not selected."""
 
+TakesMessages = Callable[[str], bool]
+
 
 class Decoder:
     """Turns frames (of ``log.py``) into items, in order.
 
-    ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O.
+    ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O. ``takes_messages``
+    tells by its prefix whether a logical message is wanted.
     """
 
-    def __init__(self, describe: DescribeRelation, *, skip_truncates: bool = False) -> None:
+    def __init__(
+        self, describe: DescribeRelation, *, takes_messages: TakesMessages = lambda _: True
+    ) -> None:
         self._describe = describe
-        self._skip_truncates = skip_truncates
+        self._takes_messages = takes_messages
         self._rows: dict[int, RowDecoder | None] = {}
         self._programs: dict[int, Any] = {}
         self._in_transaction = False
@@ -134,7 +139,7 @@ class Decoder:
         for start in range(31, 31 + 4 * count, 4):
             order += 1
             table = self._rows[int.from_bytes(frame[start : start + 4])]
-            if table is not None and not self._skip_truncates:
+            if table is not None:
                 items.append(Truncate(table.table, lsn, order))
         return order
 
@@ -144,13 +149,9 @@ class Decoder:
         content = frame[end + 5 :]
         if transactional:
             order += 1
-        items.append(
-            Message(
-                frame[35:end].decode(),
-                content,
-                int.from_bytes(frame[27:35]),
-                transactional,
-                order if transactional else 0,
-            )
-        )
+        prefix = frame[35:end].decode()
+        if self._takes_messages(prefix):
+            number = order if transactional else 0
+            lsn = int.from_bytes(frame[27:35])
+            items.append(Message(prefix, content, lsn, transactional, number))
         return order

@@ -7,11 +7,12 @@ from typing import Any
 
 import psycopg
 
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Unreachable
 from cdc.table import TableId
 from connectors.postgres.catalog import CatalogTable, column_names, unique_keys
 from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.errors import translated
+from connectors.postgres.settings import Selection
 
 _SERVER = """
 SELECT current_setting('wal_level'), pg_is_in_recovery(),
@@ -36,6 +37,17 @@ SELECT has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, '
 FROM pg_class c WHERE c.oid = %s
 """
 
+_WITHOUT_LOG = """
+SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('f', 'm', 'v') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+
+_KINDS = {
+    "f": ("a foreign table", "capture it where it is stored"),
+    "m": ("a materialized view", "capture the tables that it is made from"),
+    "v": ("a view", "capture the tables that it is made from"),
+}
+
 
 def check_server(connection: psycopg.Connection[Any], slot: str) -> None:
     """The server's settings and the user's rights; ConfigError for the first that is wrong."""
@@ -57,9 +69,10 @@ def check_server(connection: psycopg.Connection[Any], slot: str) -> None:
             "ALTER SYSTEM SET wal_level = logical, and restart the server",
         )
     if standby:
-        raise ConfigError(
+        raise Unreachable(
             "the server is a standby",
-            "connect to the primary: only there a fence ties a read to the log",
+            "it is tried again until it is promoted; else connect to the primary: only there a fence ties a read"
+            " to the log",
         )
     if senders == 0:
         raise ConfigError(
@@ -97,6 +110,19 @@ def check_tables(
             raise ConfigError(
                 f"row security hides rows of {table.id} from this user",
                 "give the user BYPASSRLS: a copy has to see every row",
+            )
+
+
+def check_kinds(connection: psycopg.Connection[Any], selection: Selection) -> None:
+    """That nothing is asked for by name whose changes are in no log; a pattern that matches such passes over it."""
+    with translated("listing what has no log"):
+        rows = connection.execute(_WITHOUT_LOG).fetchall()
+    for schema, name, kind in rows:
+        if selection.names(TableId(schema, name)):
+            what, remedy = _KINDS[kind]
+            raise ConfigError(
+                f"{schema}.{name} is {what}: its changes are in no log of this server",
+                f"{remedy}, and take it out of table.include.list",
             )
 
 

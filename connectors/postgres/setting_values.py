@@ -71,6 +71,12 @@ def slot_name(raw: Any) -> str:
     return text
 
 
+def ports(raw: Any) -> str:
+    """Port numbers separated by commas."""
+    number = whole(1, 65535)
+    return ",".join(str(number(part.strip())) for part in str(raw).split(","))
+
+
 def patterns(raw: Any) -> tuple[re.Pattern[str], ...]:
     r"""Regular expressions separated by commas (``\,`` is a comma itself), each matching a whole name, in any case.
 

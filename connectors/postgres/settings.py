@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc.config import ConnectorConfig, Setting
 from cdc.errors import ConfigError
+from cdc.fence import OUR_MESSAGES
 from cdc.table import TableId
 from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.setting_values import (
@@ -19,6 +20,7 @@ from connectors.postgres.setting_values import (
     one_of,
     only,
     patterns,
+    ports,
     slot_name,
     whole,
 )
@@ -29,8 +31,12 @@ Autocreate = Literal["all_tables", "disabled", "filtered", "no_tables"]
 
 SOURCE_SETTINGS: tuple[Setting, ...] = (
     Setting("topic.prefix", "First part of every topic's name; names this source.", required=True),
-    Setting("database.hostname", "The server's host.", required=True),
-    Setting("database.port", "The server's port.", whole(1, 65535), 5432),
+    Setting(
+        "database.hostname",
+        "The server's host; several with commas between: that one is used which is the primary.",
+        required=True,
+    ),
+    Setting("database.port", "The server's port, or one for each host.", ports, "5432"),
     Setting(
         "database.user", "The user to connect as; needs REPLICATION and SELECT.", required=True
     ),
@@ -99,6 +105,18 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
         "none",
     ),
     Setting(
+        "message.prefix.include.list",
+        "Regular expressions of the prefixes of logical messages to capture.",
+        patterns,
+        (),
+    ),
+    Setting(
+        "message.prefix.exclude.list",
+        "Regular expressions of the prefixes of logical messages not to capture.",
+        patterns,
+        (),
+    ),
+    Setting(
         "heartbeat.interval.ms",
         "Accepted; the slot moves on over an idle database without heartbeats.",
         whole(0),
@@ -137,6 +155,13 @@ class Selection:
     tables: tuple[re.Pattern[str], ...] = ()
     not_tables: tuple[re.Pattern[str], ...] = ()
 
+    def names(self, table: TableId) -> bool:
+        """Whether the table is asked for by its own name, not by a pattern that happens to match it."""
+        return any(
+            pattern.pattern.replace("\\.", ".").casefold() == str(table).casefold()
+            for pattern in self.tables
+        )
+
     @property
     def wanted(self) -> str:
         """What is asked for, in words, for messages."""
@@ -157,6 +182,22 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class MessagePrefixes:
+    """Which logical messages are captured, by their prefixes. Ours (``cdc.``) always are: they steer capture itself."""
+
+    included: tuple[re.Pattern[str], ...] = ()
+    excluded: tuple[re.Pattern[str], ...] = ()
+
+    def takes(self, prefix: str) -> bool:
+        """Whether messages of this prefix are captured."""
+        if prefix.startswith(OUR_MESSAGES):
+            return True
+        return (not self.included or _any(self.included, prefix)) and not _any(
+            self.excluded, prefix
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSettings:
     """A source's configuration in the connector's own terms."""
 
@@ -173,11 +214,12 @@ class SourceSettings:
     lock_timeout_ms: int
     skip_truncates: bool
     columns: ColumnRules = ColumnRules()  # noqa: RUF009 - it is frozen
+    messages: MessagePrefixes = MessagePrefixes()
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
         """Read a checked configuration. ConfigError where two properties contradict each other."""
-        for kind in ("schema", "table", "column"):
+        for kind in ("schema", "table", "column", "message.prefix"):
             if config[f"{kind}.include.list"] and config[f"{kind}.exclude.list"]:
                 raise ConfigError(
                     f"{kind}.include.list and {kind}.exclude.list are both set",
@@ -202,6 +244,9 @@ class SourceSettings:
             columns=column_rules(config),
             lock_timeout_ms=config["snapshot.lock.timeout.ms"],
             skip_truncates=config["skipped.operations"] == "t",
+            messages=MessagePrefixes(
+                config["message.prefix.include.list"], config["message.prefix.exclude.list"]
+            ),
         )
 
 
@@ -218,6 +263,16 @@ def _conninfo(config: ConnectorConfig) -> str:
         "sslkey": config["database.sslkey"],
         "sslpassword": config["database.sslpassword"],
     }
+    hosts = str(config["database.hostname"]).count(",") + 1
+    if str(config["database.port"]).count(",") + 1 not in (1, hosts):
+        raise ConfigError(
+            "database.hostname and database.port name different numbers of servers",
+            "give one port for all, or one for each host",
+        )
+    if hosts > 1:
+        parts["target_session_attrs"] = (
+            "read-write"  # a standby is passed over until it is promoted
+        )
     return make_conninfo("", **{name: value for name, value in parts.items() if value is not None})
 
 

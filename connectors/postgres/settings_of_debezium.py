@@ -64,8 +64,6 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
 )
 
 _REFUSED: tuple[tuple[str, str], ...] = (
-    ("message.prefix.include.list", "messages are not filtered in this version"),
-    ("message.prefix.exclude.list", "messages are not filtered in this version"),
     ("datatype.propagate.source.type", "columns carry their source type always"),
     ("column.propagate.source.type", "columns carry their source type always"),
     ("heartbeat.action.query", "the slot moves on over an idle database without it"),

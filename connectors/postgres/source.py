@@ -63,6 +63,7 @@ class PostgresSource:
         side, settings = self._connection(), self._settings
         preflight.check_server(side, settings.slot)
         selected = self._selected()
+        preflight.check_kinds(side, settings.selection)
         preflight.check_selected([table.id for table in selected], settings.selection.wanted)
         preflight.check_tables(side, selected, settings.columns)
         changed = publication.prepare(side, settings, [table.id for table in selected])
@@ -104,7 +105,7 @@ class PostgresSource:
         """START_REPLICATION; a predecessor's session that lingers in the slot is ended."""
         self._end_stream()
         side, settings = self._connection(), self._settings
-        self._decoder = Decoder(self._describe, skip_truncates=settings.skip_truncates)
+        self._decoder = Decoder(self._describe, takes_messages=settings.messages.takes)
 
         def attempt() -> None:
             log = self._new_log()

@@ -188,7 +188,18 @@ def test_rows_that_a_policy_would_hide_are_an_error(
         parts = conninfo_to_dict(source_dsn) | {"user": "looker", "password": "x"}
         dsn = " ".join(f"{name}={value}" for name, value in parts.items())
         settings = SourceSettings(
-            "test", "shop", dsn, "s", False, False, "p", "disabled", False, Selection(), 3000, False
+            "test",
+            "shop",
+            dsn,
+            "s",
+            False,
+            False,
+            "p",
+            "disabled",
+            False,
+            Selection(),
+            3000,
+            False,
         )
         hidden = PostgresSourceSide(settings)
         with pytest.raises(CdcError, match="row-level security"):

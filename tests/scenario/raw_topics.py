@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -21,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 from cdc.avro.decoder import EventDecoder
 from cdc.errors import Rejected
 from cdc.event import Delivered, Record
+from cdc.kafka import codes
 from cdc.kafka.client import Cluster
 from cdc.kafka.registry import Registry
 from cdc.kafka.topics import NewTopicSpec, Topics
@@ -89,10 +91,34 @@ def records(kafka: str, topic: str) -> Iterator[Record]:
                     break
 
 
-def events(pipeline: Pipeline, topic: str) -> list[Stored]:
+def committed_records(kafka: str, topic: str) -> list[Record]:
+    """Every record that a reader of committed ones is shown now, up to what is still open."""
+    found: list[Record] = []
+    settings = {"isolation.level": "read_committed", "enable.partition.eof": True}
+    for number in bounds(kafka, topic):
+        with closing(_consumer(kafka, **settings)) as consumer:
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            deadline = time.monotonic() + 60
+            while True:
+                message = consumer.poll(1.0)
+                assert time.monotonic() < deadline, f"no end of {topic}[{number}]"
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    found.append(_record(message))
+                elif error.code() == codes.PARTITION_EOF:
+                    break
+                else:
+                    raise AssertionError(error)
+    return found
+
+
+def events(pipeline: Pipeline, topic: str, *, committed: bool = False) -> list[Stored]:
     """The topic's records with what they say; tombstones say nothing."""
     decoder = EventDecoder(prefix=pipeline.prefix, registry=Registry(pipeline.registry_url))
-    raw = list(records(pipeline.kafka, topic))
+    read = committed_records if committed else records
+    raw = list(read(pipeline.kafka, topic))
     stored = []
     for record, event in zip(raw, decoder.data(raw), strict=True):
         assert not isinstance(event, Rejected), event
@@ -183,7 +209,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def _consumer(kafka: str) -> Consumer:
+def _consumer(kafka: str, **settings: Any) -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": kafka,
@@ -192,6 +218,7 @@ def _consumer(kafka: str) -> Consumer:
             "isolation.level": "read_uncommitted",
             "auto.offset.reset": "error",
             **_QUIET,
+            **settings,
         }
     )
 

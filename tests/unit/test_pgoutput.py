@@ -100,7 +100,7 @@ def decoder(
     *,
     a_not_null: bool = False,
     primary_key: tuple[str, ...] = ("id",),
-    skip_truncates: bool = False,
+    takes_messages: Callable[[str], bool] = lambda _: True,
 ) -> Decoder:
     shapes = Shapes(ColumnRules())
 
@@ -109,7 +109,7 @@ def decoder(
             return None
         return shapes.rows(found, Hints(attributes(a_not_null=a_not_null), primary_key))
 
-    return Decoder(describe, skip_truncates=skip_truncates)
+    return Decoder(describe, takes_messages=takes_messages)
 
 
 def changes(items: Sequence[Item]) -> list[Change]:
@@ -309,9 +309,9 @@ def test_a_message_outside_transactions_has_no_number() -> None:
     assert item == Message("app", b"hello", 904, transactional=False)
 
 
-def test_truncates_can_be_left_out_and_keep_their_numbers() -> None:
-    items = decoder(skip_truncates=True).decode(
-        [begin(), relation(), truncate(OID), insert(1, "x", None)]
+def test_messages_can_be_left_out_and_keep_their_numbers() -> None:
+    items = decoder(takes_messages=lambda prefix: prefix != "app").decode(
+        [begin(), relation(), message(b"hello", transactional=True), insert(1, "x", None)]
     )
     assert [type(item) for item in items] == [Begin, Change]
     assert changes(items)[0].total_order == 2

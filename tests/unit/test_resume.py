@@ -22,6 +22,7 @@ STORED = SourceCheckpoint(
     lsn=800,
     backfills={ORDERS.id: BackfillProgress("done"), GONE: BackfillProgress("done")},
     floor=7,
+    skipped=((0, "none"),),
 )
 
 
@@ -35,9 +36,13 @@ class Server(SimulatedSource):
         self.dies_preparing = ""
         self.lost = ""
         self.slots_made = 0
+        self.switch = 0
 
     def identify(self) -> Identity:
         return self.identity
+
+    def switch_point(self, timeline: int) -> int:
+        return self.switch
 
     def slot(self) -> Slot | None:
         found = super().slot()
@@ -120,7 +125,7 @@ def test_a_slot_without_a_checkpoint_is_somebody_elses() -> None:
     [
         (Identity("2", 1, "db"), "system"),
         (Identity("1", 1, "other"), "this is other"),
-        (Identity("1", 2, "db"), "timeline 2"),
+        (Identity("1", 0, "db"), "timeline 0"),
     ],
 )
 def test_another_history_is_refused(identity: Identity, what: str) -> None:
@@ -128,6 +133,72 @@ def test_another_history_is_refused(identity: Identity, what: str) -> None:
     server.identity = identity
     with pytest.raises(Refused, match=what):
         start(server, stored())
+
+
+@pytest.mark.parametrize(
+    ("switch", "written", "goes_on_at"),
+    [
+        (900, 792, 800),  # the log went on behind everything that we know
+        (800, 792, 800),
+        (792, 784, 792),  # a keepalive of the old primary reached further than what survived
+        (792, 792, None),  # the commit at the switch point is not the one that was sent
+        (700, 792, None),
+    ],
+)
+def test_a_promoted_standby_goes_on_where_nothing_that_was_sent_is_lost(
+    switch: int, written: int, goes_on_at: int | None
+) -> None:
+    server, checkpoints = streaming(), stored()
+    server.identity = Identity("1", 2, "db")
+    server.slot_at = min(700, switch)
+    server.switch = switch
+
+    def go_on() -> SourceCheckpoint:
+        return resume(
+            server,
+            MemoryCheckpointTopic(checkpoints),
+            connector="c",
+            slot="s",
+            snapshot_mode="initial",
+            owner=Owner(),
+            written_since=lambda _: written,
+        )
+
+    if goes_on_at is None:
+        with pytest.raises(Refused, match=f"timeline 2 at {switch}") as refused:
+            go_on()
+        assert "--new-generation" in refused.value.remedy
+        assert checkpoints.checkpoint("c") == STORED, "refused again at the next start"
+    else:
+        found = go_on()
+        assert (found.lsn, found.generation, found.identity.timeline) == (goes_on_at, 1, 2)
+        assert checkpoints.checkpoint("c") == found
+
+
+def test_other_operations_are_skipped_from_where_the_log_is_now() -> None:
+    """A replay must send what was sent before, or the counts of END would be of other events."""
+    server, checkpoints = streaming(), stored()
+    found = resume(
+        server,
+        MemoryCheckpointTopic(checkpoints),
+        connector="c",
+        slot="s",
+        snapshot_mode="initial",
+        owner=Owner(),
+        skipped="t",
+    )
+    assert found.skipped == ((0, "none"), (1600, "t"))
+    assert (found.skips(1592), found.skips(1600)) == ("none", "t")
+
+
+def test_a_new_generation_makes_the_slot_again_and_copies_everything() -> None:
+    server = streaming()
+    server.identity = Identity("2", 1, "db")
+    intent = SourceCheckpoint(Identity("1", 1, "db"), "creating", generation=2)
+    found = start(server, stored(intent), "no_data")
+    assert (found.generation, found.state, found.identity) == (2, "streaming", server.identity)
+    assert server.slots_made == 1
+    assert {progress.state for progress in found.backfills.values()} == {"waiting"}
 
 
 def test_a_slot_that_lacks_changes_is_refused() -> None:

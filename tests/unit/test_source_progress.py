@@ -95,5 +95,10 @@ def test_a_checkpoint_survives_its_stored_form() -> None:
         unseen=((5, 7), (9, 9)),
         floor=12,
         admitted=(120, 130),
+        owner="me",
+        skipped=((0, "t"), (90, "none")),
+        topic_ids={"p.public.orders": "id"},
+        written=110,
+        marks={"p.transaction": 7},
     )
     assert SourceCheckpoint.from_json(full.to_json()) == full

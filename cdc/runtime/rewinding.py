@@ -1,0 +1,281 @@
+"""Checkpoints looked at, and set back by a person who decided so: `cdc checkpoint`.
+
+A *new generation* is a new history under the same topics: the source's log no longer continues the one that was
+captured. The source's checkpoint is set to begin anew, and a watermark says where on each partition the new generation
+begins. A sink is set to that place by a command of its own. What rows were deleted in the part of the history that was
+lost nobody can tell any more: copies bring the rows that are there, verification with repair removes the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from cdc.avro.decoder import EventDecoder
+from cdc.avro.encoder import EventEncoder
+from cdc.checkpoint import Resume, SinkCheckpoint, SourceCheckpoint
+from cdc.config import ConnectorConfig
+from cdc.errors import ConfigError, Refused, Unreachable
+from cdc.fence import Watermark
+from cdc.kafka.checkpoints import KafkaCheckpointTopic, read_checkpoint
+from cdc.kafka.partitioner import Partitions
+from cdc.kafka.reader import KafkaTopicReader
+from cdc.kafka.topics import Topics
+from cdc.kafka.writer import KafkaTopicWriter
+from cdc.pipeline.selection import Selection
+from cdc.pipeline.subscription import newest_watermark
+from cdc.position import Position, TopicPartition
+from cdc.protocols import Source, Store
+from cdc.runtime.clients import kafka_cluster, schema_registry
+from cdc.runtime.pinned_topics import PinnedTopics
+from cdc.runtime.plugins import plugins
+
+_GENERATION = "generation-"
+"""What the ids of watermarks begin with that open a generation; its number follows."""
+
+_ACKNOWLEDGING = 30.0
+
+
+def shown(config: ConnectorConfig) -> dict[str, Any]:
+    """What stands in a connector's checkpoint, without keys of rows; empty when there is none."""
+    if config.role == "sink":
+        return _shown_sink(config)
+    checkpoint = read_checkpoint(kafka_cluster(config), config["offset.storage.topic"], config.name)
+    if checkpoint is None:
+        return {}
+    raw = checkpoint.to_json()
+    for entry in raw["backfills"]:
+        del entry["after"]
+    for signal in raw["signals"]:
+        signal["keys"] = len(signal["keys"])
+    return raw
+
+
+def rewind_source(config: ConnectorConfig, lsn: int) -> SourceCheckpoint:
+    """Send again what the source committed behind ``lsn``, under the same positions. Refused where its log is gone."""
+    with (
+        closing(_source(config)) as source,
+        closing(_checkpoints(config)) as checkpoints,
+    ):
+        checkpoint = _claimed(config, source, checkpoints)
+        slot = source.slot()
+        if checkpoint.state != "streaming" or slot is None or slot.lost:
+            raise Refused(
+                f"{config.name} has no slot to read from again",
+                "cdc checkpoint rewind FILE --new-generation",
+            )
+        if not slot.confirmed <= lsn <= checkpoint.lsn:
+            raise Refused(
+                f"the source has its log from {slot.confirmed} on, and the checkpoint stands at {checkpoint.lsn}:"
+                f" {lsn} is not between them",
+                "name an LSN between them, or cdc table backfill what is missing before",
+            )
+        back = replace(checkpoint, lsn=lsn, owner="")
+        checkpoints.save(config.name, back)
+        return back
+
+
+def begin_generation(config: ConnectorConfig) -> SourceCheckpoint:
+    """Let the source begin a new history: its next start makes the slot anew and copies every table.
+
+    On return the topics say where the new generation begins, and a capture that still runs is fenced.
+    """
+    with (
+        closing(_source(config)) as source,
+        closing(_checkpoints(config)) as checkpoints,
+    ):
+        checkpoint = _claimed(config, source, checkpoints)
+        generation = checkpoint.generation + 1
+        begun = SourceCheckpoint(
+            checkpoint.identity,
+            "creating",
+            generation=generation,
+            marks=_announced(config, checkpoint, generation),
+        )
+        checkpoints.save(config.name, begun)
+        return begun
+
+
+def follow_generation(config: ConnectorConfig) -> SinkCheckpoint:
+    """Set a sink to where the newest generation of its source begins: its tables are stale until copied and repaired.
+
+    A sink that still runs is fenced.
+    """
+    prefix = config["topic.prefix"]
+    cluster = kafka_cluster(config)
+    decoder = EventDecoder(prefix=prefix, registry=schema_registry(config))
+    with closing(_store(config)) as store, closing(KafkaTopicReader(cluster)) as reader:
+        held = store.claim(config.name, prefix)
+        generation = held.position.generation if held.position else 0
+        opening = newest_watermark(
+            reader,
+            decoder,
+            Selection(prefix),
+            lambda mark: mark.fence.startswith(_GENERATION) and mark.generation > generation,
+        )
+        if opening is None:
+            raise Refused(
+                f"the topics of {prefix} hold no newer generation than {generation}, which this replica follows",
+                "cdc checkpoint rewind SOURCE_FILE --new-generation comes first",
+            )
+        rewound = replace(
+            _at_beginnings(config, reader, held, opening.ends),
+            position=Position(opening.generation, 0, 0),
+            tables=dict.fromkeys(held.tables, "stale"),
+            since=dict.fromkeys(held.since, 0),
+        )
+        _save(store, rewound)
+        return rewound
+
+
+def rewind_sink(config: ConnectorConfig) -> SinkCheckpoint:
+    """Have a sink read its topics again from their first records; what the replica holds already is skipped.
+
+    A sink that still runs is fenced.
+    """
+    with (
+        closing(_store(config)) as store,
+        closing(KafkaTopicReader(kafka_cluster(config))) as reader,
+    ):
+        held = store.claim(config.name, config["topic.prefix"])
+        if held.position is None:
+            raise Refused(
+                f"{config.name} holds nothing yet: there is nothing to go back from",
+                "start it: it reads from the first records on",
+            )
+        rewound = replace(_at_beginnings(config, reader, held, {}), tables={}, since={})
+        _save(store, rewound)
+        return rewound
+
+
+def _announced(
+    config: ConnectorConfig, checkpoint: SourceCheckpoint, generation: int
+) -> Mapping[str, int]:
+    """Say on the watermark topic where the generation begins; the ends of the topics of marks behind that."""
+    prefix = config["topic.prefix"]
+    cluster = kafka_cluster(config)
+    topics = Topics(cluster)
+    factor = config["topic.creation.default.replication.factor"]
+    counts = PinnedTopics(topics, prefix, {}, {}, 1, factor)
+    there = topics.describe(sorted({*checkpoint.partitions, *counts}))
+    partitions = [
+        TopicPartition(name, number)
+        for name, facts in there.items()
+        for number in range(facts.info.partitions)
+    ]
+    ends = {(at.topic, at.partition): end for at, (_, end) in topics.bounds(partitions).items()}
+    mark = Watermark(f"{_GENERATION}{generation}", "mark", None, generation, 0, ends)
+    encoder = EventEncoder(
+        prefix=prefix,
+        database=checkpoint.identity.database,
+        generation=generation,
+        registry=schema_registry(config),
+        partition=Partitions(counts),
+        partitions=counts.count,
+    )
+    with closing(KafkaTopicWriter(cluster, lambda: None)) as writer:
+        writer.write([encoder.watermark(mark)])
+        if not writer.flush(_ACKNOWLEDGING):
+            raise Unreachable("Kafka did not take the watermark", "run the command again")
+    marks = [TopicPartition(name, 0) for name in counts]
+    return {at.topic: end for at, (_, end) in topics.bounds(marks).items()}
+
+
+def _at_beginnings(
+    config: ConnectorConfig,
+    reader: KafkaTopicReader,
+    held: SinkCheckpoint,
+    ends: Mapping[tuple[str, int], int],
+) -> SinkCheckpoint:
+    """With each partition at its offset in ``ends``, or else at its first record."""
+    selection = Selection(config["topic.prefix"], config["topics"], config["topics.regex"])
+    topics = reader.topics()
+    for at in held.offsets:
+        if at.topic not in topics and selection.collection(at.topic):
+            raise Refused(
+                f"topic {at.topic} is not there",
+                "start the source connector first, which makes it again; or leave it out by topics.regex",
+            )
+    read = {
+        name: info
+        for name, info in topics.items()
+        if selection.collection(name)
+        or name in (selection.transaction_topic, selection.watermark_topic)
+    }
+    partitions = [TopicPartition(n, i) for n, info in read.items() for i in range(info.partitions)]
+    firsts = reader.bounds(partitions)
+    return SinkCheckpoint(
+        held.source,
+        held.position,
+        cluster_id=reader.cluster_id(),
+        offsets={
+            at: Resume(
+                max(firsts[at][0], ends.get((at.topic, at.partition), 0)), read[at.topic].topic_id
+            )
+            for at in partitions
+            if (at.topic, at.partition) in ends or at in held.offsets
+        },
+    )
+
+
+def _claimed(
+    config: ConnectorConfig, source: Source, checkpoints: KafkaCheckpointTopic
+) -> SourceCheckpoint:
+    """The checkpoint, ours alone from here on. Refused while the connector runs."""
+    slot = source.slot()
+    if slot is not None and slot.active:
+        raise Refused(
+            f"{config.name} runs: its slot is in use", "stop it first, then run the command again"
+        )
+    checkpoint = checkpoints.claim(config.name)
+    if checkpoint is None:
+        raise Refused(f"{config.name} has no checkpoint", "start it: it begins by itself")
+    return checkpoint
+
+
+def _shown_sink(config: ConnectorConfig) -> dict[str, Any]:
+    open_side = plugins()[config.plugin].open_replica_side
+    if open_side is None:
+        raise ConfigError(f"{config.name}: its checkpoint cannot be read", "see its store")
+    with closing(open_side(config)) as side:
+        held = side.state(config.name, config["topic.prefix"]).checkpoint
+    if held.position is None:
+        return {}
+    return {
+        "source": held.source,
+        "generation": held.position.generation,
+        "commit_lsn": held.position.commit_lsn,
+        "total_order": held.position.total_order,
+        "cluster_id": held.cluster_id,
+        "offsets": {str(at): resume.offset for at, resume in sorted(held.offsets.items())},
+        "tables": dict(held.tables),
+    }
+
+
+def _save(store: Store, checkpoint: SinkCheckpoint) -> None:
+    transaction = store.begin()
+    try:
+        transaction.save(checkpoint)
+        transaction.commit()
+    finally:
+        transaction.rollback()
+
+
+def _checkpoints(config: ConnectorConfig) -> KafkaCheckpointTopic:
+    return KafkaCheckpointTopic(kafka_cluster(config), config["offset.storage.topic"])
+
+
+def _source(config: ConnectorConfig) -> Source:
+    plugin = plugins()[config.plugin]
+    if plugin.open_source is None:
+        raise ConfigError(f"{config.name} is not a source connector", "give the source's file")
+    return plugin.open_source(config)
+
+
+def _store(config: ConnectorConfig) -> Store:
+    plugin = plugins()[config.plugin]
+    if plugin.open_store is None:
+        raise ConfigError(f"{config.name} is not a sink connector", "give the sink's file")
+    return plugin.open_store(config)
