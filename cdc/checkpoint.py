@@ -173,6 +173,32 @@ class Resume(NamedTuple):
     leader_epoch: int = -1
 
 
+class PartitionState(NamedTuple):
+    """Where one partition stands in a replica that applies partitions apart from each other.
+
+    ``resume`` is None for one that it holds nothing of. A position at or below ``position`` is a repeat. Events that
+    committed below ``since`` (LSN) are left to the backfill that opened there. ``withheld`` has keys whose row is not
+    there because the log did not carry it whole, each with the offset of the event that said so.
+    """
+
+    resume: Resume | None = None
+    position: Position | None = None
+    cluster_id: str = ""
+    since: int = 0
+    withheld: Mapping[bytes, int] = {}
+
+
+class PartitionProgress(NamedTuple):
+    """What applying brought one partition to. ``withheld`` and ``settled`` hold what changed since the last one."""
+
+    resume: Resume
+    position: Position | None
+    cluster_id: str = ""
+    since: int = 0
+    withheld: Mapping[bytes, int] = {}
+    settled: frozenset[bytes] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class SinkCheckpoint:
     """What a replica holds of one source, kept in the replica itself and changed with its rows.
@@ -180,6 +206,8 @@ class SinkCheckpoint:
     The replica equals the source at ``position`` (None: it has taken nothing yet).
     ``offsets`` may hold only what changed when it is saved; a claim returns all.
     ``since`` says for a collection that joined late from which LSN on its events count (its backfill's opening).
+    A replica that applies partitions apart from each other has no ``position``: ``progress`` is what is saved of each
+    partition, and ``withheld`` the lowest offset at which it waits for the whole row of a key that it left out.
     """
 
     source: str
@@ -188,6 +216,8 @@ class SinkCheckpoint:
     offsets: Mapping[TopicPartition, Resume] = field(default_factory=dict)
     tables: Mapping[str, TableState] = field(default_factory=dict)
     since: Mapping[str, int] = field(default_factory=dict)
+    progress: Mapping[TopicPartition, PartitionProgress] = field(default_factory=dict)
+    withheld: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
 def _text(value: bytes | None) -> str | None:

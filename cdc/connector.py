@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc.config import ConnectorConfig, Role, Setting
-from cdc.protocols import FencedReader, ReplicaSide, Source, SourceSide, Store
+from cdc.protocols import FencedReader, PartitionStore, ReplicaSide, Source, SourceSide, Store
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,11 @@ class ConnectorClass:
 
 @dataclass(frozen=True)
 class Connector:
-    """A system's plug-in. What a system cannot be is None; ``accelerators`` are its compiled modules, by full name."""
+    """A system's plug-in. What a system cannot be is None.
+
+    ``open_store`` is for ``apply.mode=transaction``, ``open_partition_store`` for ``partition``: a system without
+    transactions has only the latter. ``accelerators`` are its compiled modules, by full name.
+    """
 
     name: str
     classes: Sequence[ConnectorClass]
@@ -40,4 +44,5 @@ class Connector:
     open_store: Callable[[ConnectorConfig], Store] | None
     open_source_side: Callable[[ConnectorConfig], SourceSide] | None
     open_replica_side: Callable[[ConnectorConfig], ReplicaSide] | None
+    open_partition_store: Callable[[ConnectorConfig], PartitionStore] | None = None
     accelerators: Sequence[str] = ()

@@ -65,6 +65,7 @@ class ApplyStatus:
 
     ``oldest_ms`` is when the source committed the oldest transaction that has arrived and is not in the replica yet
     (milliseconds since 1970); 0 when there is none. ``faults`` are rows that were not in the replica, or other ones.
+    Not ``dated``: nothing tells when the source committed what came.
     """
 
     state: Literal["starting", "running", "away", "stopped"] = "starting"
@@ -79,6 +80,7 @@ class ApplyStatus:
     remedy: str = ""
     oldest_ms: int = 0
     faults: MissingRows = field(default_factory=MissingRows)
+    dated: bool = True
 
     def lag_seconds(self, now: float) -> float | None:
         """How long the replica has been behind the source at ``now`` (seconds since 1970), as far as is known.
@@ -87,7 +89,7 @@ class ApplyStatus:
         """
         if self.oldest_ms:
             return max(0.0, now - self.oldest_ms / 1000)
-        return 0.0 if self.state == "running" else None
+        return 0.0 if self.state == "running" and self.dated else None
 
 
 class Applier:

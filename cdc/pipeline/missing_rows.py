@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from cdc.protocols import Store
+from cdc.protocols import PartitionStore, Store
 from cdc.telemetry import METRICS
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class MissingRows:
         """The store counts from nothing again."""
         self._before.clear()
 
-    def look(self, store: Store) -> None:
+    def look(self, store: Store | PartitionStore) -> None:
         """Take over what the store counts by now. Writes at most one line in half a minute on each table."""
         self._follow(_MISSING, store.missing_rows(), self.missing)
         self._follow(_MISMATCHED, store.mismatched_rows(), self.mismatched)

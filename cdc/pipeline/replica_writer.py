@@ -16,7 +16,7 @@ from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
 from cdc.failure_points import reach
-from cdc.protocols import Store, StoreTransaction
+from cdc.protocols import PartitionStore, Store, StoreTransaction
 from cdc.table import Table
 
 
@@ -40,7 +40,7 @@ class Writing:
 class ReplicaWriter:
     """Writes groups into ``store`` in order. Whatever the store raises is raised by the next call here."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store | PartitionStore) -> None:
         self._store = store
         self._waiting: queue.Queue[Writing | None] = queue.Queue(maxsize=1)
         self._finished: queue.SimpleQueue[Writing | None] = queue.SimpleQueue()

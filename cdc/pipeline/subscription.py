@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import Failed, Refused, Rejected, Unreachable
@@ -41,10 +42,10 @@ def find_start(
     reader: TopicReader, decoder: EventDecoder, selection: Selection, checkpoint: SinkCheckpoint
 ) -> Start:
     """Decide for every topic there is. Refused when going on would lose changes; nothing stays assigned by intent."""
-    _same_cluster(reader, checkpoint)
+    same_cluster(reader, checkpoint)
     topics = reader.topics()
     read = {name: topics[name] for name in sorted(topics) if _is_read(selection, name)}
-    _same_topics(selection, checkpoint, topics)
+    same_topics(selection, checkpoint, topics)
     for name, info in read.items():
         check_policy(name, info)
     bounds = reader.bounds([tp for name, info in read.items() for tp in partitions(name, info)])
@@ -54,14 +55,14 @@ def find_start(
     for name, info in read.items():
         if name not in late:
             for tp in partitions(name, info):
-                start.at[tp] = _resumed(tp, checkpoint, bounds[tp], fresh=name not in known)
+                start.at[tp] = resumed(tp, checkpoint, bounds[tp], fresh=name not in known)
     for name in late:
         first_kept = all(bounds[tp][0] == 0 for tp in partitions(name, read[name]))
         whole = first_kept and not _marks_lost(selection, checkpoint, bounds)
         if not (
             whole and _all_behind(reader, decoder, checkpoint.position, name, read[name], bounds)
         ):
-            opened = _opening(reader, decoder, selection, checkpoint, name, bounds)
+            opened = opening(reader, decoder, selection, checkpoint, name, bounds)
             start.new_since[name[len(selection.prefix) + 1 :]] = opened
         start.at |= {tp: bounds[tp][0] for tp in partitions(name, read[name])}
     return start
@@ -86,7 +87,16 @@ def _is_read(selection: Selection, name: str) -> bool:
     return name in own or selection.collection(name) is not None
 
 
-def _same_cluster(reader: TopicReader, checkpoint: SinkCheckpoint) -> None:
+class AsksBrokers(Protocol):
+    """As much of a reader as tells which cluster this is."""
+
+    def cluster_id(self) -> str:
+        """The cluster's identity."""
+        ...
+
+
+def same_cluster(reader: AsksBrokers, checkpoint: SinkCheckpoint) -> None:
+    """Refused when the offsets in the replica count another cluster's records."""
     now = reader.cluster_id()
     if checkpoint.cluster_id and now != checkpoint.cluster_id:
         raise Refused(
@@ -95,9 +105,10 @@ def _same_cluster(reader: TopicReader, checkpoint: SinkCheckpoint) -> None:
         )
 
 
-def _same_topics(
+def same_topics(
     selection: Selection, checkpoint: SinkCheckpoint, topics: Mapping[str, TopicInfo]
 ) -> None:
+    """Refused when a topic or partition that the replica has read is gone, or another one of its name."""
     for tp, resume in checkpoint.offsets.items():
         if not _is_read(selection, tp.topic):
             continue
@@ -114,9 +125,10 @@ def _same_topics(
             )
 
 
-def _resumed(
+def resumed(
     tp: TopicPartition, checkpoint: SinkCheckpoint, bounds: tuple[int, int], *, fresh: bool
 ) -> int:
+    """Where reading the partition goes on. Refused when what the replica needs next is not there any more."""
     low, end = bounds
     resume = checkpoint.offsets.get(tp)
     if resume is None:
@@ -171,7 +183,7 @@ def _all_behind(
     return True
 
 
-def _opening(
+def opening(
     reader: TopicReader,
     decoder: EventDecoder,
     selection: Selection,

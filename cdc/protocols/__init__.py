@@ -6,6 +6,7 @@ Hot seams carry batches. Loops are plain and synchronous. Each docstring says wh
 
 from __future__ import annotations
 
+from cdc.protocols.partitions import GroupMember, GroupReader, PartitionStore
 from cdc.protocols.replica import Store, StoreTransaction
 from cdc.protocols.source import FencedReader, Horizon, Slot, Source
 from cdc.protocols.topics import (
@@ -33,9 +34,12 @@ __all__ = [
     "EventDecoder",
     "EventEncoder",
     "FencedReader",
+    "GroupMember",
+    "GroupReader",
     "Hashes",
     "Horizon",
     "KeyRange",
+    "PartitionStore",
     "RangeReader",
     "ReplicaSide",
     "ReplicaState",

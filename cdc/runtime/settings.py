@@ -14,10 +14,10 @@ def _whole(raw: Any) -> int:
     return int(str(raw))
 
 
-def _one(raw: Any) -> int:
-    if _whole(raw) != 1:
-        raise ValueError("one task reads one source in order; only 1 is supported")
-    return 1
+def _tasks(raw: Any) -> int:
+    if not 1 <= _whole(raw) <= 1000:
+        raise ValueError("a number from 1 to 1000 is expected")
+    return int(str(raw))
 
 
 def _avro(raw: Any) -> str:
@@ -50,10 +50,10 @@ def _support(raw: Any) -> str:
     return str(raw)
 
 
-def _only_transaction(raw: Any) -> str:
-    if str(raw) != "transaction":
-        raise ValueError("only transaction is supported")
-    return "transaction"
+def _apply_mode(raw: Any) -> str:
+    if str(raw) not in ("transaction", "partition"):
+        raise ValueError("transaction or partition is expected")
+    return str(raw)
 
 
 _KAFKA = (
@@ -72,7 +72,12 @@ _KAFKA = (
     ),
     Setting("key.converter", "Accepted when it is the Avro converter.", _avro),
     Setting("value.converter", "Accepted when it is the Avro converter.", _avro),
-    Setting("tasks.max", "Always 1: one task keeps one source's order.", _one, 1),
+    Setting(
+        "tasks.max",
+        "Tasks that share a sink's partitions with apply.mode=partition; everything else has one, which keeps one order.",
+        _tasks,
+        1,
+    ),
     Setting(
         "errors.tolerance",
         "What a record that cannot be read does: none stops the task.",
@@ -131,8 +136,9 @@ SINK_SETTINGS = (
     Setting("consumer.override.*", "Consumer settings by librdkafka's names."),
     Setting(
         "apply.mode",
-        "transaction: whole source transactions, in commit order.",
-        _only_transaction,
+        "transaction: whole source transactions, in commit order. partition: each partition apart, in tasks.max tasks;"
+        " only the changes of one key are in order.",
+        _apply_mode,
         "transaction",
     ),
     Setting(

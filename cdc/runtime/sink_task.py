@@ -1,4 +1,4 @@
-"""A sink connector's one task: opens what apply needs, and applies."""
+"""A sink connector's task: opens what apply needs, and applies, in the mode that its configuration asks for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from cdc.avro.decoder import EventDecoder
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector
 from cdc.errors import ConfigError
+from cdc.kafka.group_reader import KafkaGroupReader
 from cdc.kafka.reader import KafkaTopicReader
 from cdc.pipeline.apply import Applier, ApplySettings, ApplyStatus
+from cdc.pipeline.partition_apply import PartitionApplier
 from cdc.pipeline.selection import Selection
+from cdc.protocols import EventDecoder as Decoder
+from cdc.protocols import GroupMember
 from cdc.runtime.clients import kafka_cluster, schema_registry
+
+OnProgress = Callable[[ApplyStatus], None]
 
 
 def apply_events(
@@ -24,36 +30,112 @@ def apply_events(
 
     ``on_progress`` gets the status, and what tells why no broker can be reached.
     """
-    if plugin.open_store is None:
-        raise ConfigError(f"{plugin.name} cannot be a sink")
-    open_store = plugin.open_store
-    cluster = kafka_cluster(config)
-    registry = schema_registry(config)
-    budget = config["memory.mb"] << 20
-    readers: list[KafkaTopicReader] = []
+    topics = _Topics(config)
+    selection = Selection(config["topic.prefix"], config["topics"], config["topics.regex"])
+    decoder = EventDecoder(prefix=config["topic.prefix"], registry=topics.registry)
+    settings = ApplySettings(
+        memory_bytes=config["memory.mb"] << 20,
+        commit_bytes=config["max.commit.bytes"],
+        errors_tolerance=config["errors.tolerance"],
+    )
+    apply = _by_partition if config["apply.mode"] == "partition" else _by_transaction
+    run = apply(
+        config,
+        plugin,
+        topics,
+        selection,
+        decoder,
+        settings,
+        lambda status: on_progress(status, topics.away),
+    )
+    run(stop)
 
-    def open_reader() -> KafkaTopicReader:
-        registry.reach()
-        reader = KafkaTopicReader(
-            cluster, budget_bytes=budget // 2, overrides=config["consumer.override.*"]
+
+Run = Callable[[Callable[[], bool]], None]
+
+
+def _by_transaction(
+    config: ConnectorConfig,
+    plugin: Connector,
+    topics: _Topics,
+    selection: Selection,
+    decoder: Decoder,
+    settings: ApplySettings,
+    on_progress: OnProgress,
+) -> Run:
+    open_store = plugin.open_store
+    if open_store is None:
+        raise ConfigError(
+            f"{plugin.name} has no transactions that hold a source's own",
+            "set apply.mode=partition",
         )
-        readers[:] = [reader]
+    return Applier(
+        config.name,
+        selection,
+        topics.open,
+        lambda: open_store(config),
+        decoder,
+        settings,
+        on_progress,
+    ).run
+
+
+def _by_partition(
+    config: ConnectorConfig,
+    plugin: Connector,
+    topics: _Topics,
+    selection: Selection,
+    decoder: Decoder,
+    settings: ApplySettings,
+    on_progress: OnProgress,
+) -> Run:
+    open_store = plugin.open_partition_store
+    if open_store is None:
+        raise ConfigError(f"{plugin.name} cannot be a sink with apply.mode=partition")
+    return PartitionApplier(
+        config.name,
+        selection,
+        topics,
+        lambda: open_store(config),
+        decoder,
+        settings,
+        on_progress,
+    ).run
+
+
+class _Topics:
+    """`cdc.pipeline.partition_apply.Topics`: the readers of one task."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        self._cluster = kafka_cluster(config)
+        self._group = f"connect-{config.name}"
+        self._budget = (config["memory.mb"] << 20) // 2
+        self._overrides = config["consumer.override.*"]
+        self._reader: KafkaTopicReader | KafkaGroupReader | None = None
+        self.registry = schema_registry(config)
+
+    def away(self) -> str:
+        """Why no broker can be reached now; empty when one can. For any thread."""
+        return "" if self._reader is None else self._reader.away()
+
+    def open(self) -> KafkaTopicReader:
+        """A reader of partitions that its caller chooses."""
+        self.registry.reach()
+        reader = KafkaTopicReader(
+            self._cluster, budget_bytes=self._budget, overrides=self._overrides
+        )
+        if not isinstance(self._reader, KafkaGroupReader):  # beside one it is for a look only
+            self._reader = reader
         return reader
 
-    def away() -> str:
-        return readers[0].away() if readers else ""
-
-    applier = Applier(
-        config.name,
-        Selection(config["topic.prefix"], config["topics"], config["topics.regex"]),
-        open_reader,
-        lambda: open_store(config),
-        EventDecoder(prefix=config["topic.prefix"], registry=registry),
-        ApplySettings(
-            memory_bytes=budget,
-            commit_bytes=config["max.commit.bytes"],
-            errors_tolerance=config["errors.tolerance"],
-        ),
-        lambda status: on_progress(status, away),
-    )
-    applier.run(stop)
+    def join(self, member: GroupMember) -> KafkaGroupReader:
+        """A reader in the group that Kafka Connect would give this sink, so that graphs of its lag go on."""
+        self.registry.reach()
+        self._reader = KafkaGroupReader(
+            self._cluster,
+            self._group,
+            member,
+            budget_bytes=self._budget,
+            overrides=self._overrides,
+        )
+        return self._reader

@@ -22,6 +22,7 @@ from typing import Any
 
 from cdc.config import ConnectorConfig
 from cdc.errors import EXIT_OK, EXIT_UNREACHABLE
+from cdc.runtime.tasks import task_count
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,11 @@ class Supervisor:
         patience: float,
         status_file: Path | None,
     ) -> None:
-        self._tasks = [_Task(path, config, log_level, patience) for path, config in connectors]
+        self._tasks = [
+            _Task(path, config, log_level, patience)
+            for path, config in connectors
+            for _ in range(task_count(config))
+        ]
         self._status_file = status_file
 
     @property

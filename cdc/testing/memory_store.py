@@ -127,11 +127,15 @@ class MemoryTransaction:
     def rollback(self) -> None:
         self._ended = True
 
-    def _take_effect(self, replica: MemoryReplica) -> None:
-        replica.rows.update(self._rows)
-        replica.commits += 1
+    def put_in_place(self) -> None:
+        """Let the rows appear, without any checkpoint."""
+        self._store.replica.rows.update(self._rows)
         self._store.missing.update(self._missing)
         self._store.mismatched.update(self._mismatched)
+
+    def _take_effect(self, replica: MemoryReplica) -> None:
+        self.put_in_place()
+        replica.commits += 1
         if self._checkpoint is not None:
             saved = self._checkpoint
             before = replica.checkpoints.get(self._store.owner) or SinkCheckpoint(

@@ -35,12 +35,18 @@ UNKNOWN = _Unknown()
 def holds_all_below(checkpoint: SinkCheckpoint, watermark: Watermark, topic: str) -> bool:
     """Whether a replica with this checkpoint holds every event of the table's ``topic`` before the fence.
 
-    A replica that keeps no position (partitions applied apart from each other) has consumed each partition instead.
+    A replica that keeps no position (partitions applied apart from each other) has consumed each partition instead,
+    and waits for no row that it left out below the fence.
     """
     if checkpoint.position is not None:
         return checkpoint.position.passed(watermark.generation, watermark.lsn)
     return all(
-        end == 0 or offset_of(checkpoint, TopicPartition(*partition)) >= end
+        end == 0
+        or min(
+            offset_of(checkpoint, TopicPartition(*partition)),
+            checkpoint.withheld.get(TopicPartition(*partition), end),
+        )
+        >= end
         for partition, end in watermark.ends.items()
         if partition[0] == topic
     )

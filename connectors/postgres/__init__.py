@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector, ConnectorClass
-from cdc.protocols import FencedReader, ReplicaSide, Source, SourceSide, Store
+from cdc.protocols import FencedReader, PartitionStore, ReplicaSide, Source, SourceSide, Store
 from connectors.postgres.settings import DEBEZIUM_DEFAULTS, DEBEZIUM_WARNINGS, SOURCE_SETTINGS
 from connectors.postgres.sink_settings import (
     JDBC_SINK_CLASS,
@@ -33,6 +33,12 @@ def _store(config: ConnectorConfig) -> Store:
     from connectors.postgres.sink import open_store
 
     return open_store(config)
+
+
+def _partition_store(config: ConnectorConfig) -> PartitionStore:
+    from connectors.postgres.partition_store import open_partition_store
+
+    return open_partition_store(config)
 
 
 def _source_side(config: ConnectorConfig) -> SourceSide:
@@ -68,4 +74,5 @@ CONNECTOR = Connector(
     open_source_side=_source_side,
     open_replica_side=_replica_side,
     accelerators=("connectors.postgres._transcoder",),
+    open_partition_store=_partition_store,
 )

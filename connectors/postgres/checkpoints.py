@@ -161,14 +161,14 @@ def claim(session: Session, sink: str, source: str, patience: float = 30.0) -> C
         # Somebody holds the row: the owner between its last statement and its end, or stopped there.
         owner = session.execute(_OWNER, (sink, source)).fetchone()
         if owner is not None:
-            _end(session, owner)
+            end_session(session, owner)
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"the checkpoint of {sink} in the replica stayed locked for {patience:.0f} s",
                 "see pg_locks for who holds cdc.checkpoints",
             )
     epoch, owner = raised
-    _end(session, owner)
+    end_session(session, owner)
     return Claim(sink, source, epoch)
 
 
@@ -221,19 +221,24 @@ def save(session: Session, held: Claim, checkpoint: SinkCheckpoint) -> bool:
                     [resume.leader_epoch for resume in resumes],
                 ),
             )
-        if collections := sorted({*checkpoint.tables, *checkpoint.since}):
-            session.execute(
-                _SAVE_TABLES,
-                (
-                    *owner,
-                    collections,
-                    [checkpoint.tables.get(collection) for collection in collections],
-                    [checkpoint.since.get(collection) for collection in collections],
-                ),
-            )
+        save_tables(session, owner, checkpoint)
         position = checkpoint.position or (None, None, None)
         saved = session.execute(_SAVE, (*position, checkpoint.cluster_id, *owner, held.epoch))
     return saved.rowcount == 1
+
+
+def save_tables(session: Session, owner: tuple[str, str], checkpoint: SinkCheckpoint) -> None:
+    """Store what the checkpoint says of tables, for a sink and its source."""
+    if collections := sorted({*checkpoint.tables, *checkpoint.since}):
+        session.execute(
+            _SAVE_TABLES,
+            (
+                *owner,
+                collections,
+                [checkpoint.tables.get(collection) for collection in collections],
+                [checkpoint.since.get(collection) for collection in collections],
+            ),
+        )
 
 
 def hold(session: Session, held: Claim) -> bool:
@@ -259,7 +264,7 @@ def _raise(session: Session, sink: str, source: str) -> tuple[int, tuple[int, da
     return raised[0], (owner[0], owner[1])
 
 
-def _end(session: Session, owner: tuple[Any, ...]) -> None:
+def end_session(session: Session, owner: tuple[Any, ...]) -> None:
     """End a session and wait until it is gone, and its locks with it."""
     deadline = time.monotonic() + 5
     try:

@@ -15,7 +15,13 @@ from cdc.errors import CdcError, Failed
 from cdc.fence import FENCE_PREFIX, Fence, Snapshot
 from cdc.protocols import RangeReader, ReplicaState
 from cdc.table import Table, TableId
-from connectors.postgres import catalog, checkpoints, replica_tables, snapshots
+from connectors.postgres import (
+    catalog,
+    checkpoints,
+    partition_checkpoints,
+    replica_tables,
+    snapshots,
+)
 from connectors.postgres.connection import connect
 from connectors.postgres.decoding import Shapes
 from connectors.postgres.errors import translate, translated
@@ -219,6 +225,8 @@ def _in_snapshot(side: psycopg.Connection[Any], doing: str) -> Iterator[None]:
 
 def _state(side: psycopg.Connection[Any], sink: str, source: str) -> ReplicaState:
     try:
+        if partition_checkpoints.any_held(side, (sink, source)):
+            return ReplicaState(partition_checkpoints.load(side, sink, source))
         return ReplicaState(checkpoints.load(side, sink, source))
     except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
         raise Failed(

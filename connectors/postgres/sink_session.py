@@ -1,7 +1,12 @@
-"""A sink's session with its replica: how it is opened, claimed, and what an error in it means."""
+"""A sink's session with its replica: how it is opened, claimed, and what an error in it means.
+
+Whether a commit may take effect is asked of the session (`save`, `hold`): one kind holds a source's one checkpoint, the
+other (`partition_session`) that of each partition it was given.
+"""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -11,7 +16,7 @@ from psycopg import errors
 
 from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import CdcError, Fenced, Unreachable
-from connectors.postgres import checkpoints
+from connectors.postgres import checkpoints, partition_checkpoints
 from connectors.postgres.checkpoints import Claim, Session
 from connectors.postgres.connection import connect
 from connectors.postgres.sink_errors import sink_error
@@ -34,27 +39,31 @@ _PREPARE_AFTER = 2
 _log = logging.getLogger(__name__)
 
 
-class SinkSession:
-    """One claim of one checkpoint, in one session with the replica."""
+class ReplicaSession(abc.ABC):
+    """A session with the replica, fit for applying; what a claim of checkpoints in it needs."""
 
-    def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
-        """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
+    def __init__(self, settings: SinkSettings, sink: str, *, shared: bool = False) -> None:
+        """``shared``: sessions of other tasks write the same tables."""
         self._settings = settings
-        try:
-            self.connection = _open(settings)
-            self.claim = Claim(sink, source, 0)
-            with contextlib.ExitStack() as undo:
-                undo.callback(self.close)
-                self._begin = _prepare(self.connection)
-                checkpoints.install(self.connection)
-                if held is not None and checkpoints.epoch(self.connection, sink, source) > held:
-                    raise self.fenced()
-                self.claim = checkpoints.claim(self.connection, sink, source)
-                self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
-                undo.pop_all()
-        except psycopg.Error as error:
-            raise sink_error(error, f"claiming the checkpoint of {sink} in the replica") from error
-        self.writers = Writers(self.connection, settings)
+        self._sink = sink
+        self.connection = open_session(settings)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self._begin = _prepare(self.connection)
+            undo.pop_all()
+        self.writers = Writers(self.connection, settings, shared=shared)
+
+    @abc.abstractmethod
+    def save(self, checkpoint: SinkCheckpoint) -> bool:
+        """Store it in the open transaction, and keep claims waiting until that ends; False when one came before."""
+
+    @abc.abstractmethod
+    def hold(self) -> bool:
+        """Keep claims waiting until the open transaction ends; False when one came before."""
+
+    @abc.abstractmethod
+    def was_replaced(self) -> bool:
+        """Whether a newer owner has claimed. Asked only of a session that has ended; False when nobody answers."""
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -76,7 +85,7 @@ class SinkSession:
     def fenced(self) -> Fenced:
         """The error of an owner that was replaced."""
         return Fenced(
-            f"another owner has claimed the checkpoint of {self.claim.sink} in the replica",
+            f"another owner has claimed the checkpoint of {self._sink} in the replica",
             "only one process may run this sink: this one stops",
         )
 
@@ -87,23 +96,51 @@ class SinkSession:
             yield
         except psycopg.Error as error:
             found = sink_error(error, doing)
-            if isinstance(found, Unreachable) and self._was_replaced():
+            if isinstance(found, Unreachable) and self.connection.closed and self.was_replaced():
                 found = self.fenced()
             raise found from error
 
-    def _was_replaced(self) -> bool:
-        """Whether a newer owner has claimed. Asked only of a session that has ended; False when nobody answers."""
-        if not self.connection.closed:
-            return False
+
+class SinkSession(ReplicaSession):
+    """One claim of one checkpoint, in one session with the replica."""
+
+    def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
+        """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
         try:
-            with _open(self._settings) as other:
+            super().__init__(settings, sink)
+            self.claim = Claim(sink, source, 0)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self.close)
+                checkpoints.install(self.connection)
+                partition_checkpoints.refuse_mode(self.connection, (sink, source))
+                if held is not None and checkpoints.epoch(self.connection, sink, source) > held:
+                    raise self.fenced()
+                self.claim = checkpoints.claim(self.connection, sink, source)
+                self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
+                undo.pop_all()
+        except psycopg.Error as error:
+            raise sink_error(error, f"claiming the checkpoint of {sink} in the replica") from error
+
+    def save(self, checkpoint: SinkCheckpoint) -> bool:
+        """See `checkpoints.save`."""
+        return checkpoints.save(self.connection, self.claim, checkpoint)
+
+    def hold(self) -> bool:
+        """See `checkpoints.hold`."""
+        return checkpoints.hold(self.connection, self.claim)
+
+    def was_replaced(self) -> bool:
+        """Asked in a session of its own."""
+        try:
+            with open_session(self._settings) as other:
                 newest = checkpoints.epoch(other, self.claim.sink, self.claim.source)
         except (CdcError, psycopg.Error):
             return False
         return newest > self.claim.epoch
 
 
-def _open(settings: SinkSettings) -> Session:
+def open_session(settings: SinkSettings) -> Session:
+    """A plain session for a sink's own questions."""
     return connect(
         settings.conninfo, connector=settings.connector, purpose="apply", session=_SESSION
     )

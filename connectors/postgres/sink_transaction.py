@@ -14,10 +14,10 @@ from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
 from cdc.table import Table, TableId
-from connectors.postgres import checkpoints, replica_tables, statements
+from connectors.postgres import replica_tables, statements
 from connectors.postgres.net_changes import NetChanges
 from connectors.postgres.row_faults import RowFaults
-from connectors.postgres.sink_session import SinkSession
+from connectors.postgres.sink_session import ReplicaSession
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.table_writer import TableWriter
 
@@ -37,7 +37,7 @@ class SinkTransaction:
 
     def __init__(
         self,
-        session: SinkSession,
+        session: ReplicaSession,
         settings: SinkSettings,
         live: frozenset[str],
         number: int,
@@ -80,7 +80,7 @@ class SinkTransaction:
             self._settle()
             if self._lost:
                 checkpoint = replace(checkpoint, tables={**self._lost, **checkpoint.tables})
-            if not checkpoints.save(self._session.connection, self._session.claim, checkpoint):
+            if not self._session.save(checkpoint):
                 raise self._session.fenced()
             self._saved = True
             self._tables.update(checkpoint.tables)
@@ -90,7 +90,7 @@ class SinkTransaction:
         with self._working("committing in the replica"):
             self._settle()
             connection = self._session.connection
-            if not self._saved and not checkpoints.hold(connection, self._session.claim):
+            if not self._saved and not self._session.hold():
                 raise self._session.fenced()
             if connection.execute("COMMIT").statusmessage != "COMMIT":
                 raise Failed("the replica rolled the transaction back instead of committing it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cdc.errors import Failed
 from cdc.event import Delivered
 from cdc.table import Table
 from connectors.postgres.checkpoints import Session
@@ -14,12 +15,22 @@ _MOST = 128
 """Writers that are kept between transactions: the staging table of each is emptied at every commit."""
 
 
-class Writers:
-    """Knows the writer for each collection's present row schema."""
+_MAKING = """
+SELECT pg_advisory_xact_lock(hashtext('cdc.tables of the replica'), hashtext(current_database()))
+"""
+"""One lock for all tables, so that two tasks that meet several new ones never wait for each other in turn."""
 
-    def __init__(self, session: Session, settings: SinkSettings) -> None:
+
+class Writers:
+    """Knows the writer for each collection's present row schema.
+
+    ``shared``: other sessions write other rows of the same tables at the same time, and may make them too.
+    """
+
+    def __init__(self, session: Session, settings: SinkSettings, *, shared: bool = False) -> None:
         self._session = session
         self._settings = settings
+        self._shared = shared
         self._by_collection: dict[str, TableWriter] = {}
 
     def __contains__(self, collection: str) -> bool:
@@ -43,6 +54,7 @@ class Writers:
     def ensure(self, table: Table, topic: str) -> None:
         """Make the table for a row schema, if there is none and tables are made here at all."""
         target = self._settings.target(table.id, topic)
+        self._wait_for_others()
         if self._settings.evolution == "basic" and not exists(self._session, target):
             transcoder = TupleTranscoder(table.columns, table.key)
             find_or_make(self._session, table, target, transcoder.staged_types, "basic")
@@ -59,6 +71,7 @@ class Writers:
     def _make(self, event: Delivered) -> TableWriter:
         table = event.table
         transcoder = TupleTranscoder(table.columns, table.key)
+        self._wait_for_others()
         replica = find_or_make(
             self._session,
             table,
@@ -66,4 +79,15 @@ class Writers:
             transcoder.staged_types,
             self._settings.evolution,
         )
+        if self._shared and replica.other_unique:
+            raise Failed(
+                f"{replica.id} has a unique or exclusion constraint beside its key: partitions are applied apart,"
+                " so that two rows may hold one value for a while",
+                "drop the constraint in the replica, or set apply.mode=transaction",
+            )
         return TableWriter(self._session, table, replica, transcoder)
+
+    def _wait_for_others(self) -> None:
+        """Until the transaction ends no other session looks whether a table is there."""
+        if self._shared:
+            self._session.execute(_MAKING)
