@@ -15,6 +15,7 @@ from typing import Literal
 
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.errors import ConfigError, Refused, Unreachable
+from cdc.pipeline.commit_size import CommitSize
 from cdc.pipeline.intake import Intake
 from cdc.pipeline.missing_rows import MissingRows
 from cdc.pipeline.replica_writer import ReplicaWriter, Writing
@@ -32,7 +33,6 @@ _IDLE_READ = 0.1  # seconds; a reader returns as soon as something is there
 _BUSY_READ = 0.01
 _SAVE_OFFSETS = 1.0  # seconds after which offsets that moved without a transaction are saved
 _LOOK = 1.0
-_LEAST_COMMIT = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ApplySettings:
     """How much one sink task holds and commits at once.
 
     ``memory_bytes`` bounds the events in memory. A commit is cut at ``commit_bytes``, or at less where that many would
-    take longer than ``commit_seconds``. ``stall_seconds`` is the silence after which a gap is looked for; ``backoff``
+    take longer than ``commit_seconds`` and round trips are not what takes the time (`cdc.pipeline.commit_size`). ``stall_seconds`` is the silence after which a gap is looked for; ``backoff``
     the first and the longest pause, in seconds, between two attempts to reach a server.
     """
 
@@ -199,7 +199,7 @@ class _Session:
         )
         self._new_since: Mapping[str, int] = start.new_since
         self._joining: Mapping[str, TableState] = dict.fromkeys(start.new_since, "backfilling")
-        self._commit_bytes = self._settings.commit_bytes
+        self._commit_size = CommitSize(self._settings.commit_bytes, self._settings.commit_seconds)
         self._handed_over: deque[Writing] = deque()
         self._last_saved = self._last_looked = self._last_news = time.monotonic()
 
@@ -241,7 +241,7 @@ class _Session:
         assembler = intake.assembler
         if not self._writer.ready():
             return
-        group = assembler.take(self._commit_bytes)
+        group = assembler.take(self._commit_size.bytes)
         if group is None and assembler.pressed:
             part = assembler.take_part()
             if part is not None:
@@ -299,15 +299,8 @@ class _Session:
                 self._status.position = writing.checkpoint.position
                 self._status.tables.update(writing.checkpoint.tables)
                 self._status.faults.look(self._store)
-                self._suit_commit_size(writing)
+                self._commit_size.learn(writing.size, writing.seconds)
                 self._on_progress(self._status)
-
-    def _suit_commit_size(self, writing: Writing) -> None:
-        most = self._settings.commit_seconds
-        if writing.seconds > most:
-            self._commit_bytes = max(_LEAST_COMMIT, self._commit_bytes // 2)
-        elif writing.seconds < most / 2 and writing.size >= self._commit_bytes // 2:
-            self._commit_bytes = min(self._settings.commit_bytes, self._commit_bytes * 2)
 
     def _offsets_due(self) -> bool:
         """Tombstones and records of no concern move offsets too, though no transaction follows."""

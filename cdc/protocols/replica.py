@@ -32,8 +32,10 @@ class StoreTransaction(Protocol):
         ...
 
     def commit(self) -> None:
-        """Durable on return. Fenced when a newer owner has claimed; then nothing took effect.
+        """Visible on return, rows and checkpoint together. Fenced when a newer owner has claimed; then nothing took effect.
 
+        A store that crashes may take the last commits back, in order and whole, and says so by its checkpoint: what
+        the topics still hold is applied again. What was claimed stays claimed.
         Unreachable when the outcome is unknown: claim again and go on from what the checkpoint says.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from cdc.avro.decoder import EventDecoder
@@ -19,6 +20,12 @@ from cdc.runtime.clients import kafka_cluster, schema_registry
 
 OnProgress = Callable[[ApplyStatus], None]
 
+_FETCHED, _HELD = 0.25, 0.5
+"""Of ``memory.mb``: what the client fetches ahead, and the events that wait for their transaction. What is left is for
+what is between the two, and on its way to the replica."""
+_SWITCH_SECONDS = 0.0005
+"""Reading and writing are two threads; who waited for the replica goes on after this at the latest, not after 5 ms."""
+
 
 def apply_events(
     config: ConnectorConfig,
@@ -30,11 +37,12 @@ def apply_events(
 
     ``on_progress`` gets the status, and what tells why no broker can be reached.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     topics = _Topics(config)
     selection = Selection(config["topic.prefix"], config["topics"], config["topics.regex"])
     decoder = EventDecoder(prefix=config["topic.prefix"], registry=topics.registry)
     settings = ApplySettings(
-        memory_bytes=config["memory.mb"] << 20,
+        memory_bytes=int(_HELD * (config["memory.mb"] << 20)),
         commit_bytes=config["max.commit.bytes"],
         errors_tolerance=config["errors.tolerance"],
     )
@@ -109,7 +117,7 @@ class _Topics:
     def __init__(self, config: ConnectorConfig) -> None:
         self._cluster = kafka_cluster(config)
         self._group = f"connect-{config.name}"
-        self._budget = (config["memory.mb"] << 20) // 2
+        self._budget = int(_FETCHED * (config["memory.mb"] << 20))
         self._overrides = config["consumer.override.*"]
         self._reader: KafkaTopicReader | KafkaGroupReader | None = None
         self.registry = schema_registry(config)

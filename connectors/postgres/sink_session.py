@@ -33,6 +33,11 @@ _SESSION = {
     # Statements are short; compiling them costs more than it saves.
     "jit": "off",
     "temp_buffers": "32MB",
+    # A batch finds its rows by the key's index, always. Plans are kept, and may have been made while the table was
+    # empty, or before a stage was filled: nothing that they could go by says how large either is now.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
 }
 _PREPARE_AFTER = 2
 
@@ -49,7 +54,10 @@ class ReplicaSession(abc.ABC):
         self.connection = open_session(settings)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            self._begin = _prepare(self.connection)
+            self._begin = "; ".join(["BEGIN", *_prepare(self.connection)])
+            if not settings.synchronous:
+                # Of this session's transactions only those with rows: a claim is on disk before it counts.
+                self._begin += "; SET LOCAL synchronous_commit = off"
             undo.pop_all()
         self.writers = Writers(self.connection, settings, shared=shared)
 
@@ -146,8 +154,8 @@ def open_session(settings: SinkSettings) -> Session:
     )
 
 
-def _prepare(session: Session) -> str:
-    """Fit a session for applying; returns the statement that begins a transaction."""
+def _prepare(session: Session) -> list[str]:
+    """Fit a session for applying; returns the statements that each transaction needs besides."""
     session.prepare_threshold = _PREPARE_AFTER
     session.adapters.register_dumper(bytes, BinaryDumper)
     try:
@@ -158,5 +166,5 @@ def _prepare(session: Session) -> str:
             " session_replication_role (GRANT SET ON PARAMETER session_replication_role)"
         )
         # What may wait until the commit does: a batch is ordered by table, not as the source changed its rows.
-        return "BEGIN; SET CONSTRAINTS ALL DEFERRED"
-    return "BEGIN"
+        return ["SET CONSTRAINTS ALL DEFERRED"]
+    return []

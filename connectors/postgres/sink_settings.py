@@ -86,6 +86,13 @@ SINK_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("batch.size", "Most events that one statement applies.", whole(1, 1_000_000), 20_000),
     Setting(
+        "commit.synchronous",
+        "Whether a commit waits until the replica's disk holds it, as the server's synchronous_commit says. Rows and"
+        " their checkpoint are one transaction: what a crash of the replica takes back is applied again.",
+        boolean,
+        default=False,
+    ),
+    Setting(
         "quote.identifiers",
         "Names are always quoted, so that they are the source's.",
         only("true", "an unquoted name would be another one"),
@@ -124,6 +131,7 @@ class SinkSettings:
     name_format: str
     batch_size: int
     missing_rows: str = "report"
+    synchronous: bool = False
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SinkSettings:
@@ -146,6 +154,7 @@ class SinkSettings:
             name_format=config["table.name.format"] or config["collection.name.format"],
             batch_size=config["batch.size"],
             missing_rows=config["missing.rows"],
+            synchronous=config["commit.synchronous"],
         )
 
     def target(self, source: TableId, topic: str) -> TableId:

@@ -86,7 +86,7 @@ class SinkTransaction:
             self._tables.update(checkpoint.tables)
 
     def commit(self) -> None:
-        """Durable on return as far as the server's ``synchronous_commit`` goes; never rows without checkpoint."""
+        """Visible on return; durable by then under ``commit.synchronous``, else soon. Never rows without checkpoint."""
         with self._working("committing in the replica"):
             self._settle()
             connection = self._session.connection

@@ -6,16 +6,16 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
-from typing import cast
+from itertools import chain
 
 from cdc.table import Table
 from connectors.postgres.net_changes import NetChanges, Pieces, Row, State, Value
 from connectors.postgres.statements import DELETE, EXPECTED, UPDATE, UPSERT
 from connectors.postgres.tuples import HEADER, TRAILER, TupleTranscoder
 
-_CHUNK_ROWS = 256
-"""Rows that are joined before they are handed to libpq: tens of kilobytes, however large a batch is."""
+_CHUNK_BYTES = 256 * 1024
+"""Of rows that are joined before they are handed to libpq, however large a batch is: each time that is done the
+interpreter's lock is given away and has to be waited for."""
 
 _NULL = b"\xff\xff\xff\xff"
 _size = struct.Struct(">i").pack
@@ -64,6 +64,7 @@ class StagedRows:
         expected = changes.expected
         upsert, upsert_expected = self._head(UPSERT), self._head(UPSERT + EXPECTED)
         parts = [HEADER]
+        size = 0
         for key, state in _states(changes, fresh=fresh):
             if type(state) is bytes:
                 if key in expected:
@@ -75,24 +76,33 @@ class StagedRows:
             else:
                 kind = staged.kind(state) + (key in expected)
                 staged.kinds.append(kind)
-                parts.append(self._head(kind))
-                if isinstance(state, Pieces):
-                    parts.extend(map(_sized, state.values))
-                else:
-                    parts.append(self._deleted(key))
-            if len(parts) >= _CHUNK_ROWS:
+                parts.append(self._head(kind) + self._fields(key, state))
+            size += len(parts[-1])
+            if size >= _CHUNK_BYTES:
                 yield b"".join(parts)
                 parts.clear()
+                size = 0
         parts.append(TRAILER)
         yield b"".join(parts)
 
     def copy_fresh(self, changes: NetChanges) -> Iterator[bytes]:
         """A COPY BINARY stream of the fresh rows for the target."""
         yield HEADER
-        rows = iter(changes.fresh.values())
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
-            yield b"".join(self._tuples(chunk))
-        yield TRAILER
+        chunk: list[bytes] = []
+        size = 0
+        for row in changes.fresh.values():
+            if type(row) is bytes:
+                chunk.append(row)
+                size += len(row)
+            else:
+                yield self._transcoder.tuples(chunk) + self._pieced(row)
+                chunk.clear()
+                size = 0
+            if size >= _CHUNK_BYTES:
+                yield self._transcoder.tuples(chunk)
+                chunk.clear()
+                size = 0
+        yield self._transcoder.tuples(chunk) + TRAILER
 
     def parameters(
         self, changes: NetChanges, staged: Staged, rows: int, *, fresh: bool
@@ -112,13 +122,14 @@ class StagedRows:
         values += [None] * ((rows - len(staged.kinds)) * (self._width + 1))
         return values
 
-    def _tuples(self, rows: list[Row]) -> Iterator[bytes]:
-        for pieced, run in groupby(rows, lambda row: isinstance(row, Pieces)):
-            if not pieced:
-                yield self._transcoder.tuples(cast("list[bytes]", list(run)))
-            else:
-                for row in cast("Iterator[Pieces]", run):
-                    yield self._width.to_bytes(2, "big") + b"".join(map(_sized, row.values))
+    def _pieced(self, row: Row) -> bytes:
+        return self._width.to_bytes(2, "big") + self._fields(b"", row)
+
+    def _fields(self, key: bytes, state: State) -> bytes:
+        """The columns of a row that is no Avro record: pieces of one, or a deleted one's key."""
+        if isinstance(state, Pieces):
+            return b"".join(map(_sized, state.values))
+        return self._deleted(key)
 
     def _head(self, kind: int) -> bytes:
         return struct.pack(">hih", self._width + 1, 2, kind)
