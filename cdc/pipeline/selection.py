@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 from cdc.errors import ConfigError
 
+_MARKS = ".transaction"
+
 
 class Selection:
     """The topics of the source ``prefix`` that ``topics`` lists or ``regex`` matches whole; neither: all data topics.
@@ -21,7 +23,7 @@ class Selection:
         if topics and regex:
             raise ConfigError("topics and topics.regex are both set", "set one of them")
         self.prefix = prefix
-        self.transaction_topic = f"{prefix}.transaction"
+        self.transaction_topic = f"{prefix}{_MARKS}"
         self.watermark_topic = f"{prefix}.watermark"
         self._listed = frozenset(topics)
         self._regex = re.compile(regex) if regex else None
@@ -41,6 +43,22 @@ class Selection:
         topic = f"{self.prefix}.{collection}"
         return topic if self._includes(topic) else None
 
+    def of_other_sources(self, names: Collection[str]) -> list[str]:
+        """Data topics among these that the expression matches, and that belong to another source: those are not read.
+
+        A source is told by its transaction topic. Other topics of the cluster may match whatever they like.
+        """
+        if self._regex is None:
+            return []
+        others = {name.removesuffix(_MARKS) for name in names if name.endswith(_MARKS)}
+        return sorted(
+            name
+            for name in names
+            if self._regex.fullmatch(name) is not None
+            and not name.startswith(f"{self.prefix}.")
+            and any(_is_data(prefix, name) for prefix in others)
+        )
+
     def _includes(self, topic: str) -> bool:
         if self._listed:
             return topic in self._listed
@@ -49,5 +67,9 @@ class Selection:
         return self._is_data(topic)
 
     def _is_data(self, topic: str) -> bool:
-        start = f"{self.prefix}."
-        return topic.startswith(start) and "." in topic[len(start) :].strip(".")
+        return _is_data(self.prefix, topic)
+
+
+def _is_data(prefix: str, topic: str) -> bool:
+    start = f"{prefix}."
+    return topic.startswith(start) and "." in topic[len(start) :].strip(".")

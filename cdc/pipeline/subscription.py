@@ -44,6 +44,7 @@ def find_start(
     """Decide for every topic there is. Refused when going on would lose changes; nothing stays assigned by intent."""
     same_cluster(reader, checkpoint)
     topics = reader.topics()
+    _one_source(selection, topics)
     read = {name: topics[name] for name in sorted(topics) if _is_read(selection, name)}
     same_topics(selection, checkpoint, topics)
     for name, info in read.items():
@@ -66,6 +67,15 @@ def find_start(
             start.new_since[name[len(selection.prefix) + 1 :]] = opened
         start.at |= {tp: bounds[tp][0] for tp in partitions(name, read[name])}
     return start
+
+
+def _one_source(selection: Selection, topics: Mapping[str, TopicInfo]) -> None:
+    """An order of commits is one source's: another's topics would be left out, and nobody would know."""
+    if others := selection.of_other_sources(topics):
+        raise Refused(
+            f"topics.regex matches {others[0]}, which is not of the source {selection.prefix}",
+            f"narrow topics.regex to {selection.prefix}, and deploy one sink for each source",
+        )
 
 
 def partitions(topic: str, info: TopicInfo) -> list[TopicPartition]:

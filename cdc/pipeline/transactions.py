@@ -4,9 +4,8 @@ Rows arrive by partition, BEGIN and END by the transaction topic, each in order 
 capture a suffix of everything comes again. A transaction is
 
 - *complete* when every collection that is read has as many distinct positions as its last END counts,
-- *dead* when it has no END, and a higher END (or a watermark) has passed it in the transaction topic: the capture that
-  sent its rows crashed, and the next one had nothing to send of it. Its rows never take effect. They are kept until
-  something higher is taken, because a third capture may send the transaction after all.
+- *dead* when it has no END, and a higher END (or a watermark) has passed it (`cdc.pipeline.commit_order`). Its rows
+  never take effect. They are kept until something higher is taken, because a third capture may send it after all.
 
 The *head* is the next transaction in commit order. Memory is bounded: above three quarters of the budget only rows of
 the head are let in, above the budget none, but for one row if the head has none. Whoever is not let in is read again
@@ -16,12 +15,12 @@ before it is complete; so there is no deadlock, and what is held stays under the
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from cdc.errors import Refused
 from cdc.event import Delivered, TransactionMark
+from cdc.pipeline.commit_order import CommitOrder
 from cdc.pipeline.offsets import Offsets
 from cdc.pipeline.open_transaction import ROW_OVERHEAD, TRANSACTION_OVERHEAD, OpenTransaction
 from cdc.position import Position, TopicPartition
@@ -89,12 +88,8 @@ class Assembler:
         self._reads = reads
         self._since = since
         self._partitions = partitions
-        self._open: dict[int, OpenTransaction] = {}
+        self._order = CommitOrder(passed)
         self._partition = TopicPartition("", -1)  # of the last event: they come in runs
-        self._ended: list[int] = []
-        self._unended: list[int] = []
-        self._dead: list[OpenTransaction] = []
-        self._passed = passed
         self._streaming: OpenTransaction | None = None
         self._marks_wanted = marks
         self._marks_seen = 0
@@ -118,14 +113,14 @@ class Assembler:
         if event.partition != partition.partition or event.topic != partition.topic:
             partition = self._partition = TopicPartition(event.topic, event.partition)
         if self.held_size + self.lent_size >= self._ahead_limit:
-            if self._trusted and self._is_dead(lsn):
-                transaction = self._open.get(lsn) or self._opened(lsn)
+            if self._trusted and self._order.is_dead(lsn):
+                transaction = self._order.get(lsn) or self._opened(lsn)
                 self._touch(transaction, partition, event.offset)
                 transaction.dropped = True
                 return True
             if not self.needs(position):
                 return False
-        transaction = self._open.get(lsn) or self._opened(lsn)
+        transaction = self._order.get(lsn) or self._opened(lsn)
         if partition not in transaction.touched:
             self._touch(transaction, partition, event.offset)
         if event.op == "t":
@@ -147,11 +142,11 @@ class Assembler:
         Raises Reread.
         """
         lsn = mark.commit_lsn
-        if lsn > self._held and lsn not in self._open and not self._has_room_for_mark(lsn):
+        if lsn > self._held and lsn not in self._order and not self._has_room_for_mark(lsn):
             return False
         self._marks_seen = mark.offset + 1
         if lsn > self._held:
-            transaction = self._open.get(lsn) or self._opened(lsn)
+            transaction = self._order.get(lsn) or self._opened(lsn)
             self._touch(transaction, partition, mark.offset)
             transaction.begun = True
             transaction.commit_ms = mark.commit_ms
@@ -161,9 +156,9 @@ class Assembler:
 
     def pass_by(self, lsn: int) -> None:
         """Everything that committed at or below ``lsn`` has its END in the marks taken in. Raises Reread."""
-        if lsn <= self._passed:
+        if lsn <= self._order.passed:
             return
-        self._passed = lsn
+        self._order.passed = lsn
         streaming = self._streaming
         if streaming is not None and streaming.counts is None and streaming.lsn <= lsn:
             raise self._reread()
@@ -195,11 +190,9 @@ class Assembler:
         events: list[Delivered] = []
         size = count = oldest_ms = 0
         last: OpenTransaction | None = None
-        while self._ended:
-            transaction = self._open[self._ended[0]]
+        while (transaction := self._order.next_ended) is not None:
             if not self._complete(transaction) or (count and size + transaction.size > limit):
                 break
-            heapq.heappop(self._ended)
             events += transaction.in_order()
             size += transaction.size
             oldest_ms = oldest_ms or transaction.commit_ms
@@ -245,23 +238,16 @@ class Assembler:
     def reached(self, lsn: int) -> None:
         """Everything that committed at or below ``lsn`` has taken effect or never will: the dead are dropped."""
         self._held = max(self._held, lsn)
-        self._passed = max(self._passed, lsn)
-        self._bury()
-        kept = []
-        for transaction in self._dead:
-            if transaction.counts is None and transaction.lsn <= lsn:
-                self._settle(transaction)
-            elif transaction.counts is None:
-                kept.append(transaction)
-        self._dead = kept
+        self._order.passed = max(self._order.passed, lsn)
+        for transaction in self._order.settle_dead(lsn):
+            self.held_size -= transaction.size
 
     def drop_dead(self) -> None:
         """Free the rows of the dead; if one of them is sent again after all, its END raises Reread."""
         if not self._trusted:
             return
-        self._bury()
-        for transaction in self._dead:
-            if transaction.counts is None and transaction.rows:
+        for transaction in self._order.dead():
+            if transaction.rows:
                 self.held_size -= transaction.size - TRANSACTION_OVERHEAD
                 transaction.size = TRANSACTION_OVERHEAD
                 transaction.rows.clear()
@@ -293,10 +279,7 @@ class Assembler:
     @property
     def head(self) -> OpenTransaction | None:
         """The next transaction to take effect, as far as is known."""
-        if self._ended:
-            return self._open[self._ended[0]]
-        self._bury()
-        return self._open[self._unended[0]] if self._unended else None
+        return self._order.head
 
     @property
     def head_lsn(self) -> int | None:
@@ -356,8 +339,7 @@ class Assembler:
         return self._marks_seen >= self._marks_wanted
 
     def _opened(self, lsn: int) -> OpenTransaction:
-        transaction = self._open[lsn] = OpenTransaction(lsn)
-        heapq.heappush(self._unended, lsn)
+        transaction = self._order.open(lsn)
         self.held_size += transaction.size
         return transaction
 
@@ -376,9 +358,7 @@ class Assembler:
             )
         ):
             raise self._reread()
-        if transaction.counts is None:
-            heapq.heappush(self._ended, transaction.lsn)
-        transaction.counts = counts
+        self._order.end(transaction, counts)
         self.pass_by(transaction.lsn)
 
     def _complete(self, transaction: OpenTransaction) -> bool:
@@ -391,24 +371,9 @@ class Assembler:
     def _counts(self, collection: str, lsn: int) -> bool:
         return self._reads(collection) and lsn >= self._since.get(collection, 0)
 
-    def _is_dead(self, lsn: int) -> bool:
-        transaction = self._open.get(lsn)
-        return lsn <= self._passed and (transaction is None or transaction.counts is None)
-
-    def _bury(self) -> None:
-        """Sort out of the transactions without END those that have one by now, or are dead."""
-        while self._unended:
-            transaction = self._open.get(self._unended[0])
-            if transaction is not None and transaction.counts is None:
-                if transaction.lsn > self._passed:
-                    break
-                self._dead.append(transaction)
-            heapq.heappop(self._unended)
-
     def _settle(self, transaction: OpenTransaction) -> None:
-        transaction.done = True
         self.held_size -= transaction.size
-        del self._open[transaction.lsn]
+        self._order.settle(transaction)
 
     def _reread(self) -> Reread:
-        return Reread(self._marks_seen, self._passed)
+        return Reread(self._marks_seen, self._order.passed)

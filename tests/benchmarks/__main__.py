@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.local.cluster import Cluster
-from tests.benchmarks import apply, backfill, drain, latency, memory
+from tests.benchmarks import apply, backfill, drain, latency, memory, verify
 from tests.benchmarks.result import Throughput, median, to_line
 from tests.benchmarks.stage import servers
 
@@ -21,6 +21,7 @@ _THROUGHPUT: dict[str, tuple[Callable[[Cluster, Path, int], Throughput], int, in
     "drain": (drain.run, 300_000, 3),
     "backfill": (backfill.run, 300_000, 3),
     "apply": (apply.run, 200_000, 3),
+    "verify": (verify.run, 1_000_000, 3),
 }
 """How to run it, and how many events and runs make it last less than two minutes on two cores."""
 

@@ -58,10 +58,17 @@ def run(cluster: Cluster, folder: Path, events: int, traffic: str = "mix") -> Th
 
 def _copy_rate(stage: Stage) -> float:
     """Rows a second; the table is empty again on return."""
+    rate = copy_rows(stage.source_dsn, stage.replica_dsn)
     workload.create_table(stage.replica_dsn)
+    return rate
+
+
+def copy_rows(source_dsn: str, replica_dsn: str) -> float:
+    """Fill a new table of the replica with the source's rows by one COPY; rows a second."""
+    workload.create_table(replica_dsn)
     with (
-        psycopg.connect(stage.source_dsn, autocommit=True) as source,
-        psycopg.connect(stage.replica_dsn, autocommit=True) as replica,
+        psycopg.connect(source_dsn, autocommit=True) as source,
+        psycopg.connect(replica_dsn, autocommit=True) as replica,
     ):
         with source.cursor().copy("COPY bench_orders TO STDOUT (FORMAT binary)") as out:
             blocks = _blocks(out)
@@ -71,9 +78,7 @@ def _copy_rate(stage: Stage) -> float:
             for block in blocks:
                 into.write(block)
         seconds = time.perf_counter() - began
-        rows = cursor.rowcount
-    workload.create_table(stage.replica_dsn)
-    return rows / seconds
+        return cursor.rowcount / seconds
 
 
 def _blocks(out: psycopg.Copy) -> list[bytes]:

@@ -166,3 +166,12 @@ def test_a_backfill_whose_rows_retention_has_removed_does_not_help(bench: Bench)
     bench.source.write(99, ("s.items", "r", 2, "x"), xid=0)
     bench.source.topics.remove_before(ITEMS_0, 1)
     bench.run_into(Refused)
+
+
+def test_an_expression_that_spans_two_sources_is_refused(bench: Bench) -> None:
+    with_one_row_applied(bench)
+    bench.selection = Selection(PREFIX, regex=".*")
+    bench.run_until(Position(1, 100, 2))
+    bench.source.topics.create("q.s.items", 1)
+    bench.source.topics.create("q.transaction", 1)
+    assert "topics.regex matches q.s.items" in bench.run_into(Refused)

@@ -26,3 +26,12 @@ def test_a_topic_of_another_source_is_refused() -> None:
         Selection("p", ["q.s.items"])
     with pytest.raises(ConfigError, match="both"):
         Selection("p", ["p.s.items"], "p.*")
+
+
+def test_topics_that_only_an_expression_takes_from_another_source_are_told() -> None:
+    names = ["p.s.items", "p.transaction", "q.s.items", "q.transaction", "_schemas", "cdc.offsets"]
+    assert Selection("p", regex=".*").of_other_sources(names) == ["q.s.items"]
+    assert Selection("p", regex=r"(p|q)\.s\..*").of_other_sources(names) == ["q.s.items"]
+    assert Selection("p", regex=r"p\..*").of_other_sources(names) == []
+    assert Selection("p", topics=["p.s.items"]).of_other_sources(names) == []
+    assert Selection("p").of_other_sources(names) == []
