@@ -67,6 +67,24 @@ class Message(NamedTuple):
     total_order: int = 0
 
 
+class SchemaChange(NamedTuple):
+    """A table was changed by the current transaction, as a source tells that can.
+
+    - ``shape``: its rows have the row schema ``shape`` from here on.
+    - ``rewritten``: values changed or rows came, for which the log holds no events.
+    - ``stale``: rows went without events.
+    - ``anew``: another table has its name; the former one's rows are gone. ``total_order`` is free for that.
+    - ``gone``: it was dropped, renamed, or is captured no more.
+    - ``joins``: it is one of those to capture, and was not before.
+    """
+
+    table: TableId
+    what: Literal["shape", "rewritten", "stale", "anew", "gone", "joins"]
+    lsn: int
+    total_order: int
+    shape: Table | None = None
+
+
 class Commit(NamedTuple):
     """The transaction ended. Confirming ``end_lsn`` to the source keeps it from being sent again."""
 
@@ -80,7 +98,7 @@ class Progress(NamedTuple):
     lsn: int
 
 
-Item = Begin | Change | Truncate | Message | Commit | Progress
+Item = Begin | Change | Truncate | Message | SchemaChange | Commit | Progress
 
 
 class Record(NamedTuple):
@@ -171,6 +189,7 @@ __all__ = [
     "Progress",
     "Record",
     "Rows",
+    "SchemaChange",
     "TableId",
     "TransactionMark",
     "Truncate",

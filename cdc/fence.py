@@ -167,8 +167,10 @@ class Watermark:
     ``ends`` lists the partitions of the fence's table and of the transaction topic.
     ``void`` says why the fence ties nothing (its read must be made again); empty for a valid one.
     ``phase`` is for backfill fences: ``open`` before the first chunk, ``chunk``, and ``final``, from which on the
-    table is live. ``rows`` counts the rows that entered the log at it.
-    ``shape`` is the table's row schema at a ``final`` fence: so a table is known to sinks that has no rows.
+    table is live. ``rows`` counts the rows that entered the log at it. A mark may say ``stale``: from here on the log
+    does not hold all changes of the table.
+    ``shape`` is the table's row schema at a ``final`` fence, so that a table is known to sinks that has no rows, and at
+    a mark behind a commit that changed it.
     """
 
     fence: str
@@ -178,6 +180,6 @@ class Watermark:
     lsn: int
     ends: dict[tuple[str, int], int]
     void: str = ""
-    phase: Literal["", "open", "chunk", "final"] = ""
+    phase: Literal["", "open", "chunk", "final", "stale"] = ""
     rows: int = 0
     shape: Table | None = None

@@ -37,12 +37,18 @@ class Column:
 
     ``source_type`` is the source's full name of the type (``numeric(12,2)``), from which a store of the same
     engine makes the same column; empty when it is not known.
+    ``number`` is the column's own in the source, of all its tables: a new name keeps it, a new column of the same
+    name has another one; 0 when it is not known.
+    ``missing`` is what rows that are older than the column have in it, for which the log held no event: the value's
+    Avro bytes, without a union's tag; None for NULL, and where every row has a value of its own.
     """
 
     name: str
     avro: AvroType
     nullable: bool
     source_type: str = ""
+    number: int = 0
+    missing: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)

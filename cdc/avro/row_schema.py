@@ -1,20 +1,30 @@
 """From a table to the Avro schemas of its topic: what Debezium registers, and ours beside it.
 
-Ours: ``generation`` in ``source``; ``cdc.replica.identity`` in the connect.parameters of ``Value``, the record of
-``before`` and ``after``; ``cdc.source.type`` in those of a column whose source type is known. Connect's Avro converter
+Ours: ``generation`` in ``source``; in the connect.parameters of ``Value``, the record of ``before`` and ``after``,
+``cdc.replica.identity``, ``cdc.column.numbers`` and ``cdc.missing.values`` (see `cdc.table.Column`); ``cdc.source.type``
+in those of a column whose source type is known. A NOT NULL column that rows are older than has their value as its
+default, so that adding it is a backward compatible change. Connect's Avro converter
 reads connect.parameters of any type as that schema's parameters, Avro parsers keep them as properties.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import fastavro
 
 from cdc.avro.names import field_names, namespace
 from cdc.avro.packaged import JsonSchema, packaged_schema, schema_text
 from cdc.table import AvroType, Column, Table
 
 IDENTITY_PARAMETER = "cdc.replica.identity"
+NUMBERS_PARAMETER = "cdc.column.numbers"
+MISSING_PARAMETER = "cdc.missing.values"
 SOURCE_TYPE_PARAMETER = "cdc.source.type"
 COLUMN_NAME_PARAMETER = "__debezium.source.column.name"
 
@@ -54,7 +64,7 @@ def value_schema(topic: str, table: Table, connector: str = "postgresql") -> str
             _field(name, column, defined, with_source_type=True)
             for name, column in zip(names, table.columns, strict=True)
         ],
-        "connect.parameters": {IDENTITY_PARAMETER: table.identity},
+        "connect.parameters": _table_parameters(table),
         "connect.name": f"{space}.Value",
     }
     return schema_text(
@@ -80,6 +90,20 @@ def value_schema(topic: str, table: Table, connector: str = "postgresql") -> str
             "connect.name": f"{space}.Envelope",
         }
     )
+
+
+def _table_parameters(table: Table) -> dict[str, str]:
+    parameters = {IDENTITY_PARAMETER: str(table.identity)}
+    if any(column.number for column in table.columns):
+        parameters[NUMBERS_PARAMETER] = ",".join(str(column.number) for column in table.columns)
+    missing = {
+        column.name: base64.b64encode(column.missing).decode()
+        for column in table.columns
+        if column.missing is not None
+    }
+    if missing:
+        parameters[MISSING_PARAMETER] = json.dumps(missing, ensure_ascii=False)
+    return parameters
 
 
 def source_schema(connector: str) -> JsonSchema:
@@ -131,7 +155,20 @@ def _field(
     field["type"] = once
     if isinstance(once, dict) and "connect.default" in once:
         field["default"] = once["connect.default"]
+    elif with_source_type and (default := _default(column)) is not None:
+        field["default"] = default
     return field
+
+
+def _default(column: Column) -> object:
+    """The value of older rows as a default in JSON; None where there is none, or no plain one."""
+    kind = column.avro if isinstance(column.avro, str) else column.avro["type"]
+    if column.missing is None or kind not in _PRIMITIVES:
+        return None
+    value: Any = fastavro.schemaless_reader(io.BytesIO(column.missing), {"type": kind}, None)
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _PRIMITIVES = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}

@@ -5,12 +5,16 @@ Reads ours and Debezium's; fields are found by name, extra ones are let be.
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 from cdc.avro.row_schema import (
     COLUMN_NAME_PARAMETER,
     IDENTITY_PARAMETER,
+    MISSING_PARAMETER,
+    NUMBERS_PARAMETER,
     SOURCE_TYPE_PARAMETER,
 )
 from cdc.errors import Rejected
@@ -129,7 +133,7 @@ def table_of(table_id: TableId, key: Any, envelope: Any) -> Table:
     Rejected for what is no envelope, and for a key that is not made of the row's columns.
     """
     row = row_schema(envelope)
-    columns = [_column(field) for field in row["fields"]]
+    columns = _columns(row)
     by_field = {
         field["name"]: column.name for field, column in zip(row["fields"], columns, strict=True)
     }
@@ -158,6 +162,23 @@ def row_schema(envelope: Any) -> Any:
     if not isinstance(row, dict) or row.get("type") != "record" or before != row:
         raise Rejected("before and after of the event are not of one record")
     return row
+
+
+def _columns(row: dict[str, Any]) -> list[Column]:
+    parameters = row.get("connect.parameters", {})
+    fields = row["fields"]
+    numbers = list(map(int, filter(None, parameters.get(NUMBERS_PARAMETER, "").split(","))))
+    missing = json.loads(parameters.get(MISSING_PARAMETER, "{}"))
+    columns = []
+    for field, number in zip(fields, numbers or [0] * len(fields), strict=True):
+        column = _column(field)
+        value = missing.get(column.name)
+        columns.append(
+            replace(
+                column, number=number, missing=None if value is None else base64.b64decode(value)
+            )
+        )
+    return columns
 
 
 def _column(field: dict[str, Any]) -> Column:

@@ -24,8 +24,7 @@ from cdc.pipeline.selection import Selection
 from cdc.pipeline.subscription import find_start
 from cdc.pipeline.transactions import Group, Reread
 from cdc.position import Position
-from cdc.protocols import EventDecoder, Store, TopicReader
-from cdc.table import Table
+from cdc.protocols import EventDecoder, Shape, Store, TopicReader
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +259,7 @@ class _Session:
         group: Group | None,
         position: Position | None,
         tables: Mapping[str, TableState],
-        shapes: Sequence[tuple[Table, str]] = (),
+        shapes: Sequence[Shape] = (),
     ) -> None:
         checkpoint = SinkCheckpoint(
             source=self._source,

@@ -296,7 +296,7 @@ class Backfill:
                     "%s; it is not copied any further (when it is there again, restart the connector)",
                     error.what,
                 )
-                self._give_up(table)
+                self.give_up(table)
             case Rejected():
                 log.warning("%s is copied from its first key: %s", table, error.what)
                 finished = frozenset(signal.id for signal in flight.signals)
@@ -306,7 +306,8 @@ class Backfill:
             case _:
                 raise error
 
-    def _give_up(self, table: TableId) -> None:
+    def give_up(self, table: TableId) -> None:
+        """Nothing of the table is read any more; an amendment says so."""
         self._drop_flights(table)
         for fence, flight in list(self._flights.items()):
             if flight.job.table == table:

@@ -16,18 +16,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from cdc.checkpoint import Pin, SourceCheckpoint
-from cdc.event import Begin, Change, Commit, Item, Message, Progress, Record, Truncate
+from cdc.errors import Unreachable
+from cdc.event import (
+    Begin,
+    Change,
+    Commit,
+    Item,
+    Message,
+    Progress,
+    Record,
+    SchemaChange,
+    Truncate,
+)
 from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, OUR_MESSAGES, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import MOST_ROWS, OUR_OWN, Admission, Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
 from cdc.pipeline.saving import CheckpointSaver
+from cdc.pipeline.schema_changes import Followed, SchemaChanges
 from cdc.pipeline.source_progress import SourceProgress, Step
 from cdc.position import TopicPartition
 from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
+from cdc.table import Table, TableId
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +121,8 @@ class Capture:
         self._at = 0
         self._written = checkpoint.written
         self._marks = (encoder.transaction_topic, f"{prefix}.watermark")
+        self._captured = set(checkpoint.backfills)
+        self._schema_changes = SchemaChanges()
         self._outstanding = 0
         self._last: Step | None = None
         self._unpublished: deque[Step] = deque()
@@ -179,6 +195,8 @@ class Capture:
                     self._mark(Step(item.end_lsn, item.commit_lsn, settled=True))
                     self._judge.reached(item.end_lsn)
                     self.statistics.transactions += 1
+                    for table, followed in self._schema_changes.take():
+                        self._follow(table, followed, item.end_lsn)
                     self._inside = False
                     if self._atomic:
                         self._commit()
@@ -186,6 +204,8 @@ class Capture:
                     self._judge.truncated(item.table.id)
                     if "t" not in self._skipped:
                         self._write(self._encoder.truncate(item))
+                case SchemaChange():
+                    self._schema_change(item)
                 case Message():
                     self._message(item)
                 case Progress():
@@ -231,6 +251,62 @@ class Capture:
                 self._fence(request, message.lsn)
             else:
                 self._signal(request, message.lsn)
+
+    # --- tables that change ----------------------------------------------------------------------------------
+
+    def _schema_change(self, change: SchemaChange) -> None:
+        self._schema_changes.add(change)
+        if change.what == "anew" and change.shape is not None:
+            self._judge.truncated(change.table)
+            truncate = Truncate(change.shape, change.lsn, change.total_order)
+            self._write(self._encoder.truncate(truncate))
+
+    def _follow(self, table: TableId, followed: Followed, lsn: int) -> None:
+        """Behind a commit that changed the table."""
+        captured = table in self._captured
+        if followed.joins and (followed.replaced or not captured):
+            self._take_in(table)
+        if not captured:
+            return
+        if followed.gone:
+            log.warning("%s is gone: replicas keep its last rows, as stale", table)
+            self._tell(table, lsn, phase="stale")
+            self._forget(table)
+            return
+        if followed.shape is not None:
+            self._tell(table, lsn, shape=followed.shape)
+        if followed.stale:
+            log.warning("%s lost rows without events: cdc verify run --repair removes them", table)
+            self._tell(table, lsn, phase="stale")
+        if followed.rewritten:
+            log.warning("%s has values that no event tells: it is copied anew", table)
+            self._admit(self._backfill.open(table, lsn))
+
+    def _tell(
+        self,
+        table: TableId,
+        lsn: int,
+        *,
+        phase: Literal["", "stale"] = "",
+        shape: Table | None = None,
+    ) -> None:
+        name = f"schema-{table}-{lsn}{phase}"
+        mark = Watermark(name, "mark", table, self._generation, lsn, {}, phase=phase, shape=shape)
+        self._mark(Step(lsn, watermark=mark))
+
+    def _forget(self, table: TableId) -> None:
+        self._captured.discard(table)
+        self._backfill.give_up(table)
+        self._amend()
+
+    def _take_in(self, table: TableId) -> None:
+        """A table joins in the way it does at a start: publication first, then a copy."""
+        if table in self._captured:
+            self._forget(table)
+        self._drain()
+        raise Unreachable(
+            f"{table} is new among the tables to capture", "capture starts anew, with it"
+        )
 
     # --- fences and signals ----------------------------------------------------------------------------------
 

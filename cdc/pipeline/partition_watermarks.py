@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from cdc.checkpoint import TableState
 from cdc.fence import Watermark
 from cdc.pipeline.selection import Selection
-from cdc.position import TopicPartition
-from cdc.table import Table
+from cdc.pipeline.watermarks import STATES
+from cdc.position import Position, TopicPartition
+from cdc.protocols import Shape
 
 
 @dataclass(slots=True)
 class Passed:
-    """What passing fences has said: states of tables, and row schemas with their topics."""
+    """What passing fences has said: states of tables, and row schemas."""
 
     tables: dict[str, TableState] = field(default_factory=dict)
-    shapes: list[tuple[Table, str]] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
 
 
 class PartitionWatermarks:
@@ -42,7 +43,7 @@ class PartitionWatermarks:
 
     def add(self, offset: int, watermark: Watermark) -> None:
         """The next record of the topic."""
-        if not watermark.void and watermark.phase in ("open", "final"):
+        if not watermark.void and (watermark.phase in STATES or watermark.shape):
             self._pending.append((offset, watermark))
 
     def take(self, held: Mapping[TopicPartition, int]) -> Passed:
@@ -55,16 +56,20 @@ class PartitionWatermarks:
                 for at, end in watermark.ends.items()
                 if self._selection.collection(at[0])
             }
-            # An open fence counts as soon as it is met: until the copy ends the table is not whole.
-            final = watermark.phase == "final"
-            if final and any(held.get(tp, 0) < end for tp, end in ends.items() if end):
+            # One that says a table is not whole counts as soon as it is met.
+            state = STATES.get(watermark.phase)
+            if state in ("live", None) and any(
+                held.get(tp, 0) < end for tp, end in ends.items() if end
+            ):
                 break
             self._pending.popleft()
             for topic in {tp.topic for tp in ends}:
                 collection = self._selection.collection(topic) or ""
-                passed.tables[collection] = "live" if final else "backfilling"
+                if state is not None:
+                    passed.tables[collection] = state
                 if watermark.shape is not None:
-                    passed.shapes.append((watermark.shape, topic))
+                    at = Position.at_fence(watermark.generation, watermark.lsn)
+                    passed.shapes.append(Shape(watermark.shape, collection, topic, at))
         return passed
 
 

@@ -16,15 +16,14 @@ from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
 from cdc.failure_points import reach
-from cdc.protocols import PartitionStore, Store, StoreTransaction
-from cdc.table import Table
+from cdc.protocols import PartitionStore, Shape, Store, StoreTransaction
 
 
 @dataclass(slots=True)
 class Writing:
     """Events for the store; with a ``checkpoint`` they end a store transaction, without one it stays open.
 
-    ``shapes`` are tables to be there then, with the topics of their rows. ``oldest_ms`` is when the source committed
+    ``shapes`` are what tables are to be like then. ``oldest_ms`` is when the source committed
     the first of the transactions, 0 if that is not known. ``seconds`` is what it took, once it is finished.
     """
 
@@ -32,7 +31,7 @@ class Writing:
     size: int
     transactions: int
     checkpoint: SinkCheckpoint | None
-    shapes: Sequence[tuple[Table, str]] = ()
+    shapes: Sequence[Shape] = ()
     oldest_ms: int = 0
     seconds: float = 0.0
 
@@ -120,8 +119,8 @@ class ReplicaWriter:
         reach("apply.before-rows")
         if writing.events:
             self._transaction.apply(writing.events)
-        for table, topic in writing.shapes:
-            self._transaction.ensure(table, topic)
+        for shape in writing.shapes:
+            self._transaction.ensure(shape)
         reach("apply.after-rows")
         if writing.checkpoint is not None:
             self._transaction.save(writing.checkpoint)

@@ -19,7 +19,10 @@ from cdc.fence import Watermark
 from cdc.pipeline.selection import Selection
 from cdc.pipeline.transactions import Assembler
 from cdc.position import Position, TopicPartition
-from cdc.table import Table
+from cdc.protocols import Shape
+
+STATES: Mapping[str, TableState] = {"open": "backfilling", "final": "live", "stale": "stale"}
+"""What a watermark of a phase makes of its table."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +41,7 @@ class Watermarks:
         self._next = next_offsets
         self._pending: deque[_Pending] = deque()
         self._newest_phase: dict[str, int] = {}
-        self._shapes: list[tuple[Table, str]] = []
+        self._shapes: list[Shape] = []
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -74,8 +77,8 @@ class Watermarks:
             self._pending.popleft().done = True
         return position, tables
 
-    def take_shapes(self) -> list[tuple[Table, str]]:
-        """Row schema and topic of each table whose backfill was found complete since the last call."""
+    def take_shapes(self) -> list[Shape]:
+        """Row schemas of tables whose backfill was found complete, or that were changed, since the last call."""
         shapes, self._shapes = self._shapes, []
         return shapes
 
@@ -111,17 +114,20 @@ class Watermarks:
         ]
 
     def _phase(self, watermark: Watermark) -> dict[str, TableState]:
-        if watermark.void or watermark.phase not in ("open", "final"):
+        state = STATES.get(watermark.phase)
+        if watermark.void or not (state or watermark.shape):
             return {}
-        state: TableState = "live" if watermark.phase == "final" else "backfilling"
         changed: dict[str, TableState] = {}
         for topic in {topic for topic, _ in watermark.ends}:
             collection = self._selection.collection(topic)
-            if collection and self._newest_phase.get(collection, -1) <= watermark.lsn:
+            if not collection:
+                continue
+            if state and self._newest_phase.get(collection, -1) <= watermark.lsn:
                 self._newest_phase[collection] = watermark.lsn
                 changed[collection] = state
-                if watermark.shape is not None:
-                    self._shapes.append((watermark.shape, topic))
+            if watermark.shape is not None:
+                position = Position.at_fence(watermark.generation, watermark.lsn)
+                self._shapes.append(Shape(watermark.shape, collection, topic, position))
         return changed
 
 

@@ -7,7 +7,7 @@ Hot seams carry batches. Loops are plain and synchronous. Each docstring says wh
 from __future__ import annotations
 
 from cdc.protocols.partitions import GroupMember, GroupReader, PartitionStore
-from cdc.protocols.replica import Store, StoreTransaction
+from cdc.protocols.replica import Shape, Store, StoreTransaction
 from cdc.protocols.source import FencedReader, Horizon, Slot, Source
 from cdc.protocols.topics import (
     CheckpointTopic,
@@ -44,6 +44,7 @@ __all__ = [
     "ReplicaSide",
     "ReplicaState",
     "SchemaRegistry",
+    "Shape",
     "Slot",
     "Source",
     "SourceSide",

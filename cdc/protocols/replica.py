@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cdc.checkpoint import SinkCheckpoint
 from cdc.event import Delivered
+from cdc.position import Position
 from cdc.table import Table
+
+
+class Shape(NamedTuple):
+    """A table's row schema from a place of the log on; ``collection`` and ``topic`` are those of its rows."""
+
+    table: Table
+    collection: str
+    topic: str
+    position: Position
 
 
 class StoreTransaction(Protocol):
@@ -20,10 +30,11 @@ class StoreTransaction(Protocol):
         """
         ...
 
-    def ensure(self, table: Table, topic: str) -> None:
-        """Make the table that rows of ``topic`` go to, if there is none, as this row schema has it; empty, of course.
+    def ensure(self, shape: Shape) -> None:
+        """Make the table of this row schema if there is none, and bring one that is there into it.
 
-        One that is there is left as it is. A store that is told to make no tables, or knows none, does nothing.
+        One that has followed a later row schema is left as it is. A store that knows no tables does nothing. Failed
+        where the table cannot follow, or is not to.
         """
         ...
 
@@ -80,6 +91,7 @@ class Store(Protocol):
 
 
 __all__ = [
+    "Shape",
     "Store",
     "StoreTransaction",
 ]

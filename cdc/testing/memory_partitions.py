@@ -11,8 +11,7 @@ from cdc.checkpoint import PartitionState, SinkCheckpoint, TableState
 from cdc.errors import Fenced
 from cdc.event import Delivered, Record
 from cdc.position import Position, TopicPartition
-from cdc.protocols import GroupMember, TopicInfo
-from cdc.table import Table
+from cdc.protocols import GroupMember, Shape, TopicInfo
 from cdc.testing.memory_store import MemoryReplica, MemoryStore, MemoryTransaction
 from cdc.testing.memory_topics import MemoryTopics
 
@@ -105,14 +104,14 @@ class MemoryPartitionTransaction:
     def __init__(self, store: MemoryPartitionStore) -> None:
         self._store = store
         self._events: list[Delivered] = []
-        self._shapes: list[tuple[Table, str]] = []
+        self._shapes: list[Shape] = []
         self._checkpoint = SinkCheckpoint("", None)
 
     def apply(self, events: Sequence[Delivered]) -> None:
         self._events += events
 
-    def ensure(self, table: Table, topic: str) -> None:
-        self._shapes.append((table, topic))
+    def ensure(self, shape: Shape) -> None:
+        self._shapes.append(shape)
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         self._checkpoint = checkpoint
@@ -124,8 +123,8 @@ class MemoryPartitionTransaction:
             self._store.check_epochs(self._checkpoint.progress)
             rows = MemoryTransaction(self._store.rows)
             rows.apply(self._events)
-            for table, topic in self._shapes:
-                rows.ensure(table, topic)
+            for shape in self._shapes:
+                rows.ensure(shape)
             rows.put_in_place()
             held.tables |= self._checkpoint.tables
             for tp, progress in self._checkpoint.progress.items():

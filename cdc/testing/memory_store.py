@@ -11,6 +11,7 @@ from typing import Literal
 from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import Fenced, Rejected, Unreachable
 from cdc.event import Delivered
+from cdc.protocols import Shape
 from cdc.table import Table
 from cdc.testing.rows import row_values
 
@@ -104,9 +105,9 @@ class MemoryTransaction:
         for event in events:
             self._apply(self._touched(event.collection), event)
 
-    def ensure(self, table: Table, topic: str) -> None:  # noqa: ARG002 - rows are kept by the table
+    def ensure(self, shape: Shape) -> None:
         self._store.replica.reach()
-        self._touched(str(table.id))
+        self._touched(str(shape.table.id))
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         self._store.replica.reach()

@@ -11,7 +11,7 @@ from cdc.checkpoint import Resume, SinkCheckpoint
 from cdc.errors import CdcError, Fenced
 from cdc.event import Delivered, Op
 from cdc.position import Position, TopicPartition
-from cdc.protocols import Store
+from cdc.protocols import Shape, Store
 from cdc.table import Table
 from cdc.testing.rows import key_bytes, make_table, row_bytes
 
@@ -143,19 +143,19 @@ class StoreContract:
     def test_a_table_without_rows_is_made_once_and_with_the_transaction(self) -> None:
         store = self._claimed()
         transaction = store.begin()
-        transaction.ensure(ITEMS, PARTITION.topic)
+        transaction.ensure(_shape(10))
         transaction.rollback()
         assert not self.exists(ITEMS), "made by a transaction that was rolled back"
         for _ in range(2):
             transaction = store.begin()
-            transaction.ensure(ITEMS, PARTITION.topic)
+            transaction.ensure(_shape(10))
             transaction.save(_at(10))
             transaction.commit()
         assert self.exists(ITEMS)
         self._holds()
         _commit(store, 20, item("c", 20, 1, 1))
         transaction = store.begin()
-        transaction.ensure(ITEMS, PARTITION.topic)
+        transaction.ensure(_shape(10))
         transaction.save(_at(30))
         transaction.commit()
         self._holds((1, None, None))
@@ -291,6 +291,10 @@ class StoreContract:
     def _holds(self, *expected: tuple[int, str | None, str | None]) -> None:
         found = sorted((row["id"], row["name"], row["note"]) for row in self.rows(ITEMS))
         assert found == sorted(expected), found
+
+
+def _shape(lsn: int) -> Shape:
+    return Shape(ITEMS, COLLECTION, PARTITION.topic, Position(1, lsn, 0))
 
 
 def _at(lsn: int) -> SinkCheckpoint:

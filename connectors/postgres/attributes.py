@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import psycopg
@@ -34,10 +35,13 @@ class TypedColumn(NamedTuple):
 
 
 def attributes_of(
-    connection: psycopg.Connection[Any], columns: Sequence[TypedColumn]
+    connection: psycopg.Connection[Any],
+    columns: Sequence[TypedColumn],
+    labels: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
 ) -> tuple[Attribute, ...]:
     """The columns with all that is known of their types; one query for each level of nesting.
 
+    ``labels`` are those of enums, by oid, where they are known better than from the catalog as it is now.
     A type that is gone is one of which nothing is known: its values travel as text.
     """
     rows = connection.execute(
@@ -52,7 +56,7 @@ def attributes_of(
             inner[place] = TypedColumn("", subtype, -1, not_null=False)
         elif category == "A" and element:
             inner[place] = TypedColumn("", element, column.typmod, not_null=False)
-    made = attributes_of(connection, list(inner.values())) if inner else ()
+    made = attributes_of(connection, list(inner.values()), labels) if inner else ()
     inner_of = dict(zip(inner, made, strict=True))
     return tuple(
         Attribute(
@@ -64,7 +68,7 @@ def attributes_of(
             typtype=row[0],
             type_name=row[1],
             inner=inner_of.get(place),
-            labels=tuple(row[8]),
+            labels=labels.get(column.type_oid) or tuple(row[8]),
             dimensions=column.dimensions,
         )
         for place, (column, row) in enumerate(zip(columns, rows, strict=True))

@@ -14,6 +14,7 @@ from cdc.errors import Gone
 from cdc.table import Identity, TableId
 from connectors.postgres.attributes import TypedColumn, attributes_of
 from connectors.postgres.decoding import Hints
+from connectors.postgres.description import Description, describe
 from connectors.postgres.errors import translated
 from connectors.postgres.publication import published
 from connectors.postgres.relation import Relation, RelationColumn, identity_of
@@ -58,11 +59,6 @@ SELECT a.attname::text, a.atttypid::int8, a.atttypmod, a.attgenerated <> ''
 FROM pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
-"""
-
-_NOT_NULL = """
-SELECT a.attname::text, a.atttypid::int8, a.attnotnull, a.attndims
-FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 
@@ -143,32 +139,39 @@ def relation(
     )
 
 
-def hints(connection: psycopg.Connection[Any], relation: Relation) -> Hints:
-    """What the catalog adds to a relation of the log: today's NOT NULL, labels and primary key.
+def hints(
+    connection: psycopg.Connection[Any], relation: Relation, told: Description | None = None
+) -> Hints:
+    """What a relation of the log does not say of itself: by what the log ``told`` at its place, else by the catalog.
 
-    A column that the catalog does not have, or has with another type, may hold NULL.
+    The catalog tells of now, not of then: a column that it does not have, or has with another type, may hold NULL.
     """
     with translated(f"looking at {relation.id}"):
-        rows = connection.execute(_NOT_NULL, (relation.oid,)).fetchall()
-        now = {name: (oid, not_null, dimensions) for name, oid, not_null, dimensions in rows}
-        columns = []
+        found = told or describe(connection, relation.oid)
+        here = {column.name: column for column in found.columns} if found else {}
+        columns, missing = [], {}
         for column in relation.columns:
-            oid, not_null, dimensions = now.get(column.name, (0, False, 0))
-            same = oid == column.type_oid
+            now = here.get(column.name)
+            same = now is not None and now.type_oid == column.type_oid
             columns.append(
                 TypedColumn(
                     column.name,
                     column.type_oid,
                     column.typmod,
                     # What identifies a row is never NULL, whatever became of the column since.
-                    not_null=(same and not_null)
+                    not_null=(now is not None and same and now.not_null)
                     or (column.in_identity and relation.identity != "full"),
-                    dimensions=dimensions if same else 0,
+                    dimensions=now.dimensions if now is not None and same else 0,
                 )
             )
-        found = connection.execute(f"{_TABLES} AND c.oid = %s", (relation.oid,)).fetchone()
-        primary_key = _table(found).primary_key if found else ()
-        return Hints(attributes_of(connection, columns), primary_key)
+            if now is not None and same and now.missing is not None:
+                missing[column.name] = now.missing
+        return Hints(
+            attributes_of(connection, columns, found.labels if found else {}),
+            found.primary_key if found else (),
+            numbers=found.number_of(relation) if found else {},
+            missing=missing,
+        )
 
 
 def _table(row: tuple[Any, ...]) -> CatalogTable:

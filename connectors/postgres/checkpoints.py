@@ -22,6 +22,7 @@ from psycopg import errors
 from cdc.checkpoint import Resume, SinkCheckpoint
 from cdc.errors import Failed, Unreachable
 from cdc.position import Position, TopicPartition
+from connectors.postgres import replica_memory
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -146,6 +147,7 @@ def install(session: Session) -> None:
         session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         if session.execute("SELECT to_regclass('cdc.version')").fetchone() == (None,):
             session.execute(_INSTALL)
+        replica_memory.install(session)
         found = session.execute("SELECT version FROM cdc.version").fetchone()
     if found != (VERSION,):
         raise Failed(

@@ -6,22 +6,24 @@ The log is the authority, the catalog a hint: a NULL in a column that the catalo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from cdc.errors import Failed
 from cdc.event import Change
-from cdc.table import Table, TableId
+from cdc.table import Column, Table, TableId
+from connectors.postgres.codec import Codec, encoder_of
 from connectors.postgres.column_rules import ColumnRules
 from connectors.postgres.masks import Mask
 from connectors.postgres.relation import Relation
 from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
 from connectors.postgres.tuples import TupleTranscoder
-from connectors.postgres.types import Attribute, column_of
+from connectors.postgres.types import Attribute, codec_of, column_of
 
 _FULL_OLD = ord("O")
 _UNCHANGED = ord("u")
@@ -34,14 +36,17 @@ _change = tuple.__new__
 
 
 class Hints(NamedTuple):
-    """What the catalog adds to a relation: its columns' types and NOT NULL, and the primary key in its order.
+    """What is known of a relation beside the log: its columns' types and NOT NULL, and the primary key in its order.
 
-    ``message_key`` is what the configuration chooses in the place of it.
+    ``message_key`` is what the configuration chooses in the place of it. By column, where it is known: its number in
+    the table, and the text of the value that older rows have in it.
     """
 
     attributes: tuple[Attribute, ...]
     primary_key: tuple[str, ...]
     message_key: tuple[str, ...] = ()
+    numbers: Mapping[str, int] = MappingProxyType({})
+    missing: Mapping[str, str] = MappingProxyType({})
 
 
 class RowDecoder:
@@ -181,13 +186,25 @@ class RowDecoder:
         self._transcoder = RowTranscoder(attributes, self._key)
         self._stream_row = self._transcoder.stream_row
         self._old_row = self._transcoder.old_row
-        columns = tuple(column_of(taken) for taken in attributes if not taken.excluded)
+        columns = tuple(self._column(taken) for taken in attributes if not taken.excluded)
         table = Table(self.relation.id, columns, self._key, self.relation.identity)
         if known is not None and known.same_shape(table):
             table = known
         program = self._transcoder.program
         self.program = None if program is None else program.with_table(table)
         return table
+
+    def _column(self, attribute: Attribute) -> Column:
+        number = self.hints.numbers.get(attribute.name, 0)
+        missing = self.hints.missing.get(attribute.name)
+        return replace(
+            column_of(attribute),
+            number=self.relation.oid << 16 | number if number else 0,
+            # A masked column's rows are not as the source has them, older ones neither.
+            missing=None
+            if missing is None or attribute.mask is not None
+            else _avro(codec_of(attribute), missing),
+        )
 
 
 class Shapes:
@@ -213,7 +230,7 @@ class Shapes:
         chosen = self._rules.message_key(relation.id, [column.name for column in relation.columns])
         key = chosen or message_key(relation, hints.primary_key)
         attributes = self._rules.applied(relation.id, hints.attributes, key)
-        return Hints(attributes, hints.primary_key, chosen)
+        return hints._replace(attributes=attributes, message_key=chosen)
 
 
 def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ...]:
@@ -223,6 +240,12 @@ def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ..
         return tuple(primary_key)
     # Under FULL every column is carried, and none of them is a key.
     return () if relation.identity == "full" else tuple(carried)
+
+
+def _avro(codec: Codec, text: str) -> bytes:
+    """A value's Avro bytes by its text."""
+    value = codec.from_text(text.encode())
+    return encoder_of(codec)(len(value).to_bytes(4, "big") + value, 0)[0]
 
 
 def _filled(frame: bytes, old: int, new: int) -> bytes:

@@ -17,7 +17,7 @@ class PartitionSession(ReplicaSession):
     """``epochs`` are those of the partitions that were claimed and not given up."""
 
     def __init__(self, settings: SinkSettings, sink: str, source: str) -> None:
-        super().__init__(settings, sink, shared=True)
+        super().__init__(settings, sink, source, shared=True)
         self._owner = (sink, source)
         self.epochs: dict[TopicPartition, int] = {}
         with contextlib.ExitStack() as undo:

@@ -8,15 +8,17 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from cdc.errors import Failed
-from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
+from cdc.event import Begin, Change, Commit, Item, Message, Progress, SchemaChange, Truncate
 from connectors.postgres.decoding import RowDecoder
+from connectors.postgres.event_trigger import SCHEMA_PREFIX
 from connectors.postgres.relation import Relation, parse_relation
 from connectors.postgres.transcoder import native
 
+_SCHEMA_PREFIX = SCHEMA_PREFIX.encode()
 _EPOCH_2000_US = 946_684_800_000_000
 
 _XLOG = ord("w")
@@ -30,19 +32,27 @@ DescribeRelation = Callable[[Relation], RowDecoder | None]
 """Makes the rows' decoder for a relation met in the log; None for a table that is not selected."""
 
 TakesMessages = Callable[[str], bool]
+ReadSchemaMessage = Callable[[bytes, int, int, Container[int]], Iterable[SchemaChange]]
+"""What a message of the event trigger says."""
 
 
 class Decoder:
     """Turns frames (of ``log.py``) into items, in order.
 
-    ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O. ``takes_messages``
-    tells by its prefix whether a logical message is wanted.
+    ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O. So may ``told``, which
+    gets the content of each message of our event trigger, with its LSN and number, and the oids of tables met so far.
+    ``takes_messages`` tells by its prefix whether a logical message is wanted.
     """
 
     def __init__(
-        self, describe: DescribeRelation, *, takes_messages: TakesMessages = lambda _: True
+        self,
+        describe: DescribeRelation,
+        told: ReadSchemaMessage = lambda *_: (),
+        *,
+        takes_messages: TakesMessages = lambda _: True,
     ) -> None:
         self._describe = describe
+        self._told = told
         self._takes_messages = takes_messages
         self._rows: dict[int, RowDecoder | None] = {}
         self._programs: dict[int, Any] = {}
@@ -149,6 +159,9 @@ class Decoder:
         content = frame[end + 5 :]
         if transactional:
             order += 1
+            if frame[35:end] == _SCHEMA_PREFIX:
+                items += self._told(content, int.from_bytes(frame[27:35]), order, self._rows.keys())
+                return order
         prefix = frame[35:end].decode()
         if self._takes_messages(prefix):
             number = order if transactional else 0

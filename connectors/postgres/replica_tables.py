@@ -1,13 +1,12 @@
 """The replica's table for a row schema: found and compared, or made, under ``schema.evolution``.
 
 What a table has beyond the source's columns is left alone. What it lacks, or has of another type, is never worked
-around: with ``basic`` a missing table or column is made and NOT NULL is dropped where the source's rows may hold
-null; anything else stops with the statement to run.
+around: it follows as far as the policy goes (`replica_ddl`), or stops with the statement to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +14,17 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from cdc.errors import Failed
-from cdc.table import Column, Table, TableId
-from connectors.postgres.sink_settings import SchemaEvolution
+from cdc.table import Table, TableId
+from connectors.postgres.replica_columns import ColumnChanges, column_changes, widens
+from connectors.postgres.replica_ddl import (
+    FoundColumn,
+    Policy,
+    ReplicaDdl,
+    WantedColumn,
+    drop_not_null,
+    text_of,
+)
+from connectors.postgres.replica_memory import RememberedColumn
 from connectors.postgres.statements import KeyColumn, StagedColumn, names, qualified, raw
 from connectors.postgres.types import source_type_of
 
@@ -36,10 +44,12 @@ WHERE n.nspname = %s AND c.relname = %s
 """
 
 _COLUMNS = """
-SELECT attname::text, format_type(atttypid, atttypmod), format_type(atttypid, -1), attnotnull,
+SELECT attname::text, attnum::int4, format_type(atttypid, atttypmod), format_type(atttypid, -1), attnotnull,
        atthasdef OR attidentity <> '', attgenerated <> ''
 FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
+
+_PRIMARY_KEY = "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'"
 
 # The operator with strategy 3 of a btree family is its equality.
 _INDEXES = """
@@ -95,20 +105,12 @@ class ReplicaTable:
         return qualified(self.id)
 
 
-class _Found(NamedTuple):
-    type: str
-    base_type: str
-    not_null: bool
-    has_default: bool
-    generated: bool
+class Made(NamedTuple):
+    """A table that is fit, what to remember of its columns, and those whose values could not follow their type."""
 
-
-class _Wanted(NamedTuple):
-    """A column's type, the same without a modifier, and the type it is staged as."""
-
-    type: str
-    base_type: str
-    staged: str
+    table: ReplicaTable
+    columns: Mapping[str, RememberedColumn]
+    emptied: tuple[str, ...]
 
 
 def exists(session: Session, target: TableId) -> bool:
@@ -121,11 +123,16 @@ def find_or_make(
     table: Table,
     target: TableId,
     staged_types: Sequence[str],
-    evolution: SchemaEvolution,
-) -> ReplicaTable:
+    policy: Policy,
+    remembered: Mapping[str, RememberedColumn],
+    *,
+    shared: bool = False,
+) -> Made:
     """The replica's table for this row schema, fit to take its rows. Runs its DDL in the open transaction.
 
-    ``staged_types`` are those, in column order, that rows are staged as. Failed when there is none that fits, with the statement to run.
+    ``staged_types`` are those, in column order, that rows are staged as. ``shared``: rows of an older row schema may
+    come behind those of this one, so a column may have a wider type. Failed when there is none that fits, with the
+    statement to run.
     """
     if not table.key:
         raise Failed(
@@ -134,34 +141,24 @@ def find_or_make(
         )
     wanted = _wanted(session, table, staged_types)
     oid = _oid(session, target)
+    emptied: tuple[str, ...] = ()
+    ddl = ReplicaDdl(session, target, policy)
     if oid is None:
-        _run(session, evolution, f"{target} is missing", _create(session, table, target, wanted))
+        ddl.run(f"{target} is missing", _create(session, table, target, wanted))
         oid = _oid(session, target)
-    found = _columns(session, oid)
-    if missing := [column for column in table.columns if column.name not in found]:
-        _run(
-            session,
-            evolution,
-            f"{target} lacks {', '.join(column.name for column in missing)}",
-            [_add_columns(target, missing, wanted)],
-        )
+    else:
         found = _columns(session, oid)
-    if strict := [
-        column.name
-        for column in table.columns
-        if column.nullable and found[column.name].not_null and column.name not in table.key
-    ]:
-        _run(
-            session,
-            evolution,
-            f"{target} has NOT NULL on {', '.join(strict)}, which may be null in the source",
-            [_drop_not_null(target, strict)],
-        )
-    _check_types(target, found, wanted, session)
+        own = {name: column.number for name, column in found.items()}
+        _follow_columns(ddl, column_changes(table.columns, own, remembered), found, wanted)
+        found = _columns(session, oid)
+        emptied = _follow_types(ddl, table, found, wanted, shared=shared)
+        emptied += _follow_key(ddl, session, oid, table)
+        _drop_strictness(ddl, table, _columns(session, oid))
+    found = _columns(session, oid)
     _check_own_columns(table, target, found, session)
     columns = _staged(session, table, wanted, found)
     key, other_unique = _key(session, oid, table, target, columns)
-    return ReplicaTable(
+    replica = ReplicaTable(
         target,
         columns,
         tuple(column for column in columns if not found[column.name].generated),
@@ -169,10 +166,17 @@ def find_or_make(
         tuple(name for name, column in found.items() if not column.generated),
         other_unique,
     )
+    now = {
+        name: RememberedColumn(remembered[name].number, column.number)
+        for name, column in found.items()
+        if name in remembered and remembered[name].own == column.number
+    }
+    now |= {c.name: RememberedColumn(c.number, found[c.name].number) for c in table.columns}
+    return Made(replica, now, emptied)
 
 
 def _staged(
-    session: Session, table: Table, wanted: dict[str, _Wanted], found: dict[str, _Found]
+    session: Session, table: Table, wanted: dict[str, WantedColumn], found: dict[str, FoundColumn]
 ) -> tuple[StagedColumn, ...]:
     """Each column staged as the type that it is stored as, where that takes the binary form; else to be cast."""
     others = [name for name, want in wanted.items() if want.staged != found[name].base_type]
@@ -193,12 +197,74 @@ def _staged(
     )
 
 
-def _wanted(session: Session, table: Table, staged_types: Sequence[str]) -> dict[str, _Wanted]:
+def _follow_columns(
+    ddl: ReplicaDdl,
+    changes: ColumnChanges,
+    found: Mapping[str, FoundColumn],
+    wanted: Mapping[str, WantedColumn],
+) -> None:
+    """Renames, drops and new columns, in the order in which names become free."""
+    if changes.gone:
+        ddl.drop(changes.gone, {name for name in changes.gone if found[name].strict})
+    if changes.renamed:
+        ddl.rename(changes.renamed)
+    if changes.replaced:
+        ddl.replace(changes.replaced, wanted)
+    if changes.added:
+        ddl.add(changes.added, wanted)
+
+
+def _follow_types(
+    ddl: ReplicaDdl,
+    table: Table,
+    found: Mapping[str, FoundColumn],
+    wanted: Mapping[str, WantedColumn],
+    *,
+    shared: bool,
+) -> tuple[str, ...]:
+    """Bring columns into their types; the names of those that lost their values over it."""
+    emptied = []
+    for name, want in wanted.items():
+        have = found[name]
+        # The same type without a modifier holds all that one with a modifier does.
+        if have.type == want.type or have.type == have.base_type == want.base_type:
+            continue
+        if shared and widens(want.type, have.type):
+            continue
+        if not ddl.retype(name, have.type, want.type, in_key=name in table.key):
+            emptied.append(name)
+    return tuple(emptied)
+
+
+def _follow_key(
+    ddl: ReplicaDdl, session: Session, oid: int | None, table: Table
+) -> tuple[str, ...]:
+    """Where no unique index is on just the key, the primary key becomes that; its columns, if rows had to go for it."""
+    for _, usable, names_, _ in session.execute(_INDEXES, (oid,)):
+        if usable and set(names_) == set(table.key):
+            return ()
+    row = session.execute(_PRIMARY_KEY, (oid,)).fetchone()
+    return () if ddl.rekey(table.key, row[0] if row else None) else table.key
+
+
+def _drop_strictness(ddl: ReplicaDdl, table: Table, found: Mapping[str, FoundColumn]) -> None:
+    strict = [
+        column.name
+        for column in table.columns
+        if column.nullable and found[column.name].not_null and column.name not in table.key
+    ]
+    if strict:
+        ddl.drop_not_null(strict)
+
+
+def _wanted(session: Session, table: Table, staged_types: Sequence[str]) -> dict[str, WantedColumn]:
     """The type to give each column: the source's, where the replica has it too, else the one it is staged as."""
     sources = {c.name: c.source_type or source_type_of(c.avro) for c in table.columns}
     known = session.execute(_TYPES, (list(sources), list(sources.values()), list(staged_types)))
     return {
-        name: _Wanted(sources[name], base, staged) if has_it else _Wanted(staged, staged, staged)
+        name: WantedColumn(sources[name], base, staged)
+        if has_it
+        else WantedColumn(staged, staged, staged)
         for name, has_it, base, staged in known
     }
 
@@ -214,42 +280,19 @@ def _oid(session: Session, target: TableId) -> int | None:
     return int(found[0])
 
 
-def _columns(session: Session, oid: int | None) -> dict[str, _Found]:
-    return {row[0]: _Found(*row[1:]) for row in session.execute(_COLUMNS, (oid,))}
-
-
-def _check_types(
-    target: TableId,
-    found: dict[str, _Found],
-    wanted: dict[str, _Wanted],
-    session: Session,
-) -> None:
-    for name, want in wanted.items():
-        have = found[name]
-        # The same type without a modifier holds all that one with a modifier does.
-        if have.type == want.type or have.type == have.base_type == want.base_type:
-            continue
-        raise Failed(
-            f"{target}.{name} is {have.type} in the replica and {want.type} in the source",
-            "run there: "
-            + _text(
-                SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}").format(
-                    qualified(target), Identifier(name), raw(want.type)
-                ),
-                session,
-            ),
-        )
+def _columns(session: Session, oid: int | None) -> dict[str, FoundColumn]:
+    return {row[0]: FoundColumn(*row[1:]) for row in session.execute(_COLUMNS, (oid,))}
 
 
 def _check_own_columns(
-    table: Table, target: TableId, found: dict[str, _Found], session: Session
+    table: Table, target: TableId, found: dict[str, FoundColumn], session: Session
 ) -> None:
     ours = {column.name for column in table.columns}
     for name, column in found.items():
         if name not in ours and column.not_null and not (column.has_default or column.generated):
             raise Failed(
                 f"{target}.{name} is not in the source, and NOT NULL without a default: no row could be added",
-                f"run there: {_text(_drop_not_null(target, [name]), session)}",
+                f"run there: {text_of(drop_not_null(target, [name]), session)}",
             )
 
 
@@ -276,13 +319,13 @@ def _key(
         )
         raise Failed(
             f"{target} has no unique index on just the key of the source's table ({', '.join(table.key)})",
-            f"run there: {_text(statement, session)}",
+            f"run there: {text_of(statement, session)}",
         )
     return key, others
 
 
 def _create(
-    session: Session, table: Table, target: TableId, types: dict[str, _Wanted]
+    session: Session, table: Table, target: TableId, types: dict[str, WantedColumn]
 ) -> list[Composed]:
     known = session.execute("SELECT FROM pg_namespace WHERE nspname = %s", (target.schema,))
     columns = [
@@ -298,37 +341,3 @@ def _create(
     )
     schema = SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(target.schema))
     return [create] if known.fetchone() else [schema, create]
-
-
-def _add_columns(target: TableId, columns: Sequence[Column], types: dict[str, _Wanted]) -> Composed:
-    # Nullable whatever the source says: rows that are there have no value until the source sends one.
-    return SQL("ALTER TABLE {} {}").format(
-        qualified(target),
-        SQL(", ").join(
-            SQL("ADD COLUMN {} {}").format(Identifier(column.name), raw(types[column.name].type))
-            for column in columns
-        ),
-    )
-
-
-def _drop_not_null(target: TableId, columns: Sequence[str]) -> Composed:
-    return SQL("ALTER TABLE {} {}").format(
-        qualified(target),
-        SQL(", ").join(
-            SQL("ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)) for name in columns
-        ),
-    )
-
-
-def _run(
-    session: Session, evolution: SchemaEvolution, why: str, statements: Sequence[Composed]
-) -> None:
-    if evolution == "none":
-        text = "; ".join(_text(statement, session) for statement in statements)
-        raise Failed(f"{why} in the replica", f"run there, or set schema.evolution=basic: {text}")
-    for statement in statements:
-        session.execute(statement)
-
-
-def _text(statement: Composed, session: Session) -> str:
-    return statement.as_string(session)

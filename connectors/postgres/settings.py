@@ -27,6 +27,7 @@ from connectors.postgres.setting_values import (
 from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.settings_of_debezium import FOREIGN
 
+EventTrigger = Literal["auto", "require", "off"]
 Autocreate = Literal["all_tables", "disabled", "filtered", "no_tables"]
 
 SOURCE_SETTINGS: tuple[Setting, ...] = (
@@ -80,6 +81,13 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
     Setting("table.include.list", "Regular expressions of tables (schema.table).", patterns, ()),
     Setting("table.exclude.list", "Regular expressions of tables not to capture.", patterns, ()),
     *COLUMN_SETTINGS,
+    Setting(
+        "schema.event.trigger",
+        "How schema changes that the log does not tell are noticed. auto: by event triggers of ours at the source where"
+        " the user may make them. require: by these or not at all. off: none are made.",
+        one_of("auto", "require", "off"),
+        "auto",
+    ),
     Setting(
         "snapshot.mode",
         "initial: copy the tables, in chunks beside the stream. no_data: stream only.",
@@ -215,6 +223,7 @@ class SourceSettings:
     skip_truncates: bool
     columns: ColumnRules = ColumnRules()  # noqa: RUF009 - it is frozen
     messages: MessagePrefixes = MessagePrefixes()
+    event_trigger: EventTrigger = "auto"
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
@@ -243,6 +252,7 @@ class SourceSettings:
             ),
             columns=column_rules(config),
             lock_timeout_ms=config["snapshot.lock.timeout.ms"],
+            event_trigger=cast("EventTrigger", config["schema.event.trigger"]),
             skip_truncates=config["skipped.operations"] == "t",
             messages=MessagePrefixes(
                 config["message.prefix.include.list"], config["message.prefix.exclude.list"]

@@ -47,7 +47,9 @@ _log = logging.getLogger(__name__)
 class ReplicaSession(abc.ABC):
     """A session with the replica, fit for applying; what a claim of checkpoints in it needs."""
 
-    def __init__(self, settings: SinkSettings, sink: str, *, shared: bool = False) -> None:
+    def __init__(
+        self, settings: SinkSettings, sink: str, source: str, *, shared: bool = False
+    ) -> None:
         """``shared``: sessions of other tasks write the same tables."""
         self._settings = settings
         self._sink = sink
@@ -59,7 +61,7 @@ class ReplicaSession(abc.ABC):
                 # Of this session's transactions only those with rows: a claim is on disk before it counts.
                 self._begin += "; SET LOCAL synchronous_commit = off"
             undo.pop_all()
-        self.writers = Writers(self.connection, settings, shared=shared)
+        self.writers = Writers(self.connection, (sink, source), settings, shared=shared)
 
     @abc.abstractmethod
     def save(self, checkpoint: SinkCheckpoint) -> bool:
@@ -115,7 +117,7 @@ class SinkSession(ReplicaSession):
     def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
         """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
         try:
-            super().__init__(settings, sink)
+            super().__init__(settings, sink, source)
             self.claim = Claim(sink, source, 0)
             with contextlib.ExitStack() as undo:
                 undo.callback(self.close)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import psycopg
@@ -19,10 +19,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc.config import ConnectorConfig, Setting
 from cdc.errors import ConfigError
 from cdc.table import TableId
+from connectors.postgres.replica_ddl import Policy
 from connectors.postgres.setting_values import boolean, one_of, only, whole
 from connectors.postgres.sink_settings_of_jdbc import FOREIGN
-
-SchemaEvolution = Literal["none", "basic"]
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _PLACEHOLDERS = ("topic", "source.schema", "source.table")
@@ -66,8 +65,9 @@ SINK_SETTINGS: tuple[Setting, ...] = (
     Setting("truncate.enabled", "Whether truncates are applied.", boolean, default=True),
     Setting(
         "schema.evolution",
-        "basic: make missing tables and columns, drop NOT NULL where the source did. none: stop, and say what to run.",
-        one_of("basic", "none"),
+        "basic: make missing tables and columns, widen types, drop NOT NULL where the source did. full: rename and drop"
+        " columns, change types and keys as well. none: stop, and say what to run.",
+        one_of("basic", "full", "none"),
         "basic",
     ),
     Setting(
@@ -127,7 +127,7 @@ class SinkSettings:
     conninfo: str
     deletes: bool
     truncates: bool
-    evolution: SchemaEvolution
+    evolution: Policy
     name_format: str
     batch_size: int
     missing_rows: str = "report"
@@ -150,7 +150,7 @@ class SinkSettings:
             ),
             deletes=config["delete.enabled"],
             truncates=config["truncate.enabled"],
-            evolution=cast("SchemaEvolution", config["schema.evolution"]),
+            evolution=cast("Policy", config["schema.evolution"]),
             name_format=config["table.name.format"] or config["collection.name.format"],
             batch_size=config["batch.size"],
             missing_rows=config["missing.rows"],
@@ -240,7 +240,6 @@ __all__ = [
     "JDBC_SINK_DEFAULTS",
     "JDBC_SINK_WARNINGS",
     "SINK_SETTINGS",
-    "SchemaEvolution",
     "SinkSettings",
     "conninfo",
 ]

@@ -13,7 +13,8 @@ from psycopg import errors
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.errors import Failed, Rejected
 from cdc.event import Delivered
-from cdc.table import Table, TableId
+from cdc.protocols import Shape
+from cdc.table import TableId
 from connectors.postgres import replica_tables, statements
 from connectors.postgres.net_changes import NetChanges
 from connectors.postgres.row_faults import RowFaults
@@ -69,10 +70,14 @@ class SinkTransaction:
                 self._take(events[start : start + size])
                 self._write_all()
 
-    def ensure(self, table: Table, topic: str) -> None:
-        """Make the table if there is none, under ``schema.evolution=basic``."""
-        with self._working(f"making {table.id} in the replica"):
-            self._session.writers.ensure(table, topic)
+    def ensure(self, shape: Shape) -> None:
+        """Make the table, or bring it into this shape, as far as ``schema.evolution`` goes."""
+        with self._working(f"bringing {shape.table.id} in the replica into shape"):
+            self._write_emptied()
+            if (run := self._runs.pop(shape.collection, None)) is not None:
+                run.changes.settle()
+                self._write(run)
+            self._note(shape.collection, self._session.writers.ensure(shape))
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         """Store the checkpoint with the rows, and keep claims waiting from here to the end. Fenced as ``commit``."""
@@ -161,10 +166,20 @@ class SinkTransaction:
                 event.collection,
             )
             self._lost[event.collection] = "stale"
-        writer = self._session.writers.of(event)
+        writer, emptied = self._session.writers.of(event)
+        self._note(event.collection, emptied)
         run = _Run(NetChanges(event.collection, writer.table, writer.transcoder), writer)
         self._runs[event.collection] = run
         return run
+
+    def _note(self, collection: str, emptied: Sequence[str]) -> None:
+        if emptied:
+            _log.warning(
+                "%s: rows could not follow in %s: a copy of the table brings them",
+                collection,
+                ", ".join(emptied),
+            )
+            self._lost[collection] = "stale"
 
     def _settle(self) -> None:
         for run in self._runs.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +11,30 @@ from psycopg import sql
 
 from cdc.checkpoint import Identity
 from cdc.config import ConnectorConfig
+from cdc.errors import ConfigError, Gone
 from cdc.event import Item
 from cdc.fence import Snapshot
 from cdc.protocols import Horizon, Slot
 from cdc.table import Table, TableId
-from connectors.postgres import catalog, preflight, publication, slot, snapshots
+from connectors.postgres import (
+    catalog,
+    event_trigger,
+    preflight,
+    publication,
+    slot,
+    snapshots,
+)
 from connectors.postgres.connection import connect
 from connectors.postgres.decoding import RowDecoder, Shapes
+from connectors.postgres.description import Description, describe
 from connectors.postgres.errors import translated
 from connectors.postgres.log import ReplicationLog
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
+from connectors.postgres.schema_history import SchemaHistory
 from connectors.postgres.settings import SourceSettings
+
+log = logging.getLogger(__name__)
 
 
 class PostgresSource:
@@ -33,6 +46,7 @@ class PostgresSource:
         self._log: ReplicationLog | None = None
         self._decoder: Decoder | None = None
         self._shapes = Shapes(settings.columns)
+        self._history = SchemaHistory(self._shape_of, self._joins)
 
     def identify(self) -> Identity:
         """IDENTIFY_SYSTEM, and the database's name."""
@@ -67,6 +81,7 @@ class PostgresSource:
         preflight.check_selected([table.id for table in selected], settings.selection.wanted)
         preflight.check_tables(side, selected, settings.columns)
         changed = publication.prepare(side, settings, [table.id for table in selected])
+        self._watch(side)
         # Even when nothing changed: a predecessor may have changed it, and died before it noted so.
         publication.outrun(side)
         return changed
@@ -105,7 +120,18 @@ class PostgresSource:
         """START_REPLICATION; a predecessor's session that lingers in the slot is ended."""
         self._end_stream()
         side, settings = self._connection(), self._settings
-        self._decoder = Decoder(self._describe, takes_messages=settings.messages.takes)
+        selected = self._selected()
+        self._history.begin(
+            ((table.oid, table.id) for table in selected),
+            [
+                found
+                for table in selected
+                if table.partitioned and (found := describe(side, table.oid))
+            ],
+        )
+        self._decoder = Decoder(
+            self._describe, self._history.read, takes_messages=settings.messages.takes
+        )
 
         def attempt() -> None:
             log = self._new_log()
@@ -167,10 +193,40 @@ class PostgresSource:
     def _describe(self, relation: Relation) -> RowDecoder | None:
         if not self._settings.selection.takes(relation.id):
             return None
-        return self._rows(relation)
+        return self._rows(relation, self._history.description(relation))
 
-    def _rows(self, relation: Relation) -> RowDecoder:
-        return self._shapes.rows(relation, catalog.hints(self._connection(), relation))
+    def _rows(self, relation: Relation, told: Description | None = None) -> RowDecoder:
+        return self._shapes.rows(relation, catalog.hints(self._connection(), relation, told))
+
+    def _shape_of(self, described: Description) -> Table | None:
+        relation = described.relation
+        partial = described.partition if self._settings.via_root else described.kind == "p"
+        if partial or not described.logged or not self._settings.selection.takes(described.id):
+            return None
+        return self._rows(relation, described).table
+
+    def _joins(self, described: Description) -> bool:
+        if self._settings.autocreate not in ("filtered", "all_tables"):
+            return False
+        side = self._connection()
+        try:
+            preflight.check_tables(
+                side, [catalog.table(side, described.id)], self._settings.columns
+            )
+        except (ConfigError, Gone) as error:
+            log.warning("%s is not captured: %s", described.id, error)
+            return False
+        return True
+
+    def _watch(self, side: psycopg.Connection[Any]) -> None:
+        mode = self._settings.event_trigger
+        if mode == "off":
+            return
+        if not event_trigger.prepare(side, required=mode == "require"):
+            log.warning(
+                "this user may not make event triggers: an ALTER TABLE that computes values anew is not noticed while"
+                " the connector runs (start it once as a superuser)"
+            )
 
     def _options(self, side: psycopg.Connection[Any]) -> dict[str, str]:
         # Version 1 of the protocol has all that is needed while transactions in progress are not streamed;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from cdc.errors import Failed
 from cdc.event import Delivered
-from cdc.table import Table
+from cdc.protocols import Shape
+from connectors.postgres import replica_memory
 from connectors.postgres.checkpoints import Session
+from connectors.postgres.replica_memory import Memory
 from connectors.postgres.replica_tables import exists, find_or_make
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.table_writer import TableWriter
@@ -24,11 +26,16 @@ SELECT pg_advisory_xact_lock(hashtext('cdc.tables of the replica'), hashtext(cur
 class Writers:
     """Knows the writer for each collection's present row schema.
 
-    ``shared``: other sessions write other rows of the same tables at the same time, and may make them too.
+    ``owner`` is the sink and its source. ``shared``: other sessions write other rows of the same tables at the same
+    time, and may make them too. Then rows of an older row schema may follow those of a newer one, so that tables only
+    grow, by names.
     """
 
-    def __init__(self, session: Session, settings: SinkSettings, *, shared: bool = False) -> None:
+    def __init__(
+        self, session: Session, owner: tuple[str, str], settings: SinkSettings, *, shared: bool
+    ) -> None:
         self._session = session
+        self._owner = owner
         self._settings = settings
         self._shared = shared
         self._by_collection: dict[str, TableWriter] = {}
@@ -37,27 +44,37 @@ class Writers:
         """Whether a table was found for the collection in this session."""
         return collection in self._by_collection
 
-    def of(self, event: Delivered) -> TableWriter:
+    def of(self, event: Delivered) -> tuple[TableWriter, tuple[str, ...]]:
         """The writer for the event's row schema. Finds, makes or alters its table in the open transaction.
 
-        Failed when the table does not fit.
+        With it the columns that lost their values over it. Failed when the table does not fit.
         """
+        emptied: tuple[str, ...] = ()
         known = self._by_collection.pop(event.collection, None)
         if known is None or known.table is not event.table:
             if known is not None:
                 known.drop()
-            known = self._make(event)
+            shape = Shape(event.table, event.collection, event.topic, event.position)
+            known, emptied = self._make(shape, self._memory(event.collection))
         # Put back last: the first is the one that was not used for the longest time.
         self._by_collection[event.collection] = known
-        return known
+        return known, emptied
 
-    def ensure(self, table: Table, topic: str) -> None:
-        """Make the table for a row schema, if there is none and tables are made here at all."""
-        target = self._settings.target(table.id, topic)
+    def ensure(self, shape: Shape) -> tuple[str, ...]:
+        """Make the table for a row schema, or bring it into that, if tables are made and altered here at all.
+
+        One that has followed a later one is left as it is. Returns the columns that lost their values over it.
+        """
+        target = self._settings.target(shape.table.id, shape.topic)
         self._wait_for_others()
-        if self._settings.evolution == "basic" and not exists(self._session, target):
-            transcoder = TupleTranscoder(table.columns, table.key)
-            find_or_make(self._session, table, target, transcoder.staged_types, "basic")
+        memory = self._memory(shape.collection)
+        late = memory.position >= shape.position and exists(self._session, target)
+        if self._settings.evolution == "none" or late:
+            return ()
+        if (known := self._by_collection.pop(shape.collection, None)) is not None:
+            known.drop()
+        self._by_collection[shape.collection], emptied = self._make(shape, memory)
+        return emptied
 
     def trim(self) -> None:
         """Drop the staging tables that were not used of late. To be called between transactions' uses of them."""
@@ -68,24 +85,32 @@ class Writers:
         """The session lost its staging tables, and perhaps the tables that were made."""
         self._by_collection.clear()
 
-    def _make(self, event: Delivered) -> TableWriter:
-        table = event.table
+    def _memory(self, collection: str) -> Memory:
+        return replica_memory.load(self._session, *self._owner, collection)
+
+    def _make(self, shape: Shape, memory: Memory) -> tuple[TableWriter, tuple[str, ...]]:
+        table, evolution = shape.table, self._settings.evolution
         transcoder = TupleTranscoder(table.columns, table.key)
         self._wait_for_others()
-        replica = find_or_make(
+        made = find_or_make(
             self._session,
             table,
-            self._settings.target(table.id, event.topic),
+            self._settings.target(table.id, shape.topic),
             transcoder.staged_types,
-            self._settings.evolution,
+            "basic" if self._shared and evolution == "full" else evolution,
+            {} if self._shared else memory.columns,
+            shared=self._shared,
         )
-        if self._shared and replica.other_unique:
+        if self._shared and made.table.other_unique:
             raise Failed(
-                f"{replica.id} has a unique or exclusion constraint beside its key: partitions are applied apart,"
+                f"{made.table.id} has a unique or exclusion constraint beside its key: partitions are applied apart,"
                 " so that two rows may hold one value for a while",
                 "drop the constraint in the replica, or set apply.mode=transaction",
             )
-        return TableWriter(self._session, table, replica, transcoder)
+        position = max(memory.position, shape.position._replace(total_order=0))
+        if (now := Memory(position, made.columns)) != memory:
+            replica_memory.save(self._session, *self._owner, shape.collection, now)
+        return TableWriter(self._session, table, made.table, transcoder), made.emptied
 
     def _wait_for_others(self) -> None:
         """Until the transaction ends no other session looks whether a table is there."""

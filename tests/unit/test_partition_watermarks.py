@@ -7,7 +7,8 @@ from typing import Literal
 from cdc.fence import Watermark
 from cdc.pipeline.partition_watermarks import PartitionWatermarks
 from cdc.pipeline.selection import Selection
-from cdc.position import TopicPartition
+from cdc.position import Position, TopicPartition
+from cdc.protocols import Shape
 from cdc.testing.rows import make_table
 
 ITEMS = make_table("s.items", "id", "text")
@@ -31,7 +32,7 @@ def test_a_copy_begins_when_its_fence_is_met_and_ends_when_every_partition_is_he
     assert not it.take({ONE: 9}).tables
     passed = it.take({ONE: 10})
     assert passed.tables == {"s.items": "live"}
-    assert passed.shapes == [(ITEMS, "p.s.items")]
+    assert passed.shapes == [Shape(ITEMS, "s.items", "p.s.items", Position(1, 800, 0))]
     assert it.oldest is None
 
 
