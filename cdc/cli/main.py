@@ -19,7 +19,7 @@ app = typer.Typer(
     name="cdc",
     help="Change data capture on Kafka: replicas that always equal the source at some commit, and proof of it.",
     epilog="Exit status: 0 done and good; 1 failed; 2 usage or configuration; 3 a component cannot be reached; "
-    "4 refused because data would be lost; verify adds 16 DIFF, 32 INCONCLUSIVE, 64 SKIPPED.",
+    "4 refused because data would be lost; 130 ended by Ctrl-C; verify adds 16 DIFF, 32 INCONCLUSIVE, 64 SKIPPED.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -64,6 +64,8 @@ def main() -> None:
     except CdcError as error:
         show(error)
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def show(error: CdcError) -> None:

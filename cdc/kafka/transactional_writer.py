@@ -19,7 +19,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from cdc.checkpoint import SourceCheckpoint
-from cdc.errors import Unreachable
+from cdc.errors import CdcError, Failed, Fenced, Unreachable
 from cdc.event import Record
 from cdc.kafka.checkpoints import KafkaCheckpointTopic, data_transactional_id
 from cdc.kafka.client import Cluster
@@ -64,7 +64,9 @@ class TransactionalTopicWriter(KafkaTopicWriter):
             },
         )
         self._connector = connector
+        self._seconds = timeout / 1000
         self._open = False
+        self._opened_at = 0.0
 
     def fence(self) -> None:
         """Be the only writer: what an earlier one left open is brought to its end. Comes before the checkpoint is read."""
@@ -102,6 +104,23 @@ class TransactionalTopicWriter(KafkaTopicWriter):
         except KafkaException as error:
             raise translate(error, f"beginning a transaction of {self._connector}") from error
         self._open = True
+        self._opened_at = time.monotonic()
+
+    def _check(self) -> None:
+        try:
+            super()._check()
+        except Fenced as error:
+            raise self._outlived(error) from error
+
+    def _outlived(self, error: Fenced) -> CdcError:
+        """The brokers end a transaction that lasts too long by fencing its writer: that is nobody else's doing."""
+        if not self._open or time.monotonic() - self._opened_at < self._seconds:
+            return error
+        return Failed(
+            f"a transaction of the source took longer to send than transaction.timeout.ms ({self._seconds:.0f} s)",
+            "raise producer.override.transaction.timeout.ms, and the brokers' transaction.max.timeout.ms with it; or set"
+            " exactly.once.support=requested",
+        )
 
     def _patiently(self, call: Callable[[float], None], doing: str, patience: float) -> None:
         until = time.monotonic() + patience
@@ -112,7 +131,10 @@ class TransactionalTopicWriter(KafkaTopicWriter):
             except KafkaException as error:
                 self._check()
                 if not reason(error).retriable() or time.monotonic() > until:
-                    raise translate(error, f"{doing} (connector {self._connector})") from error
+                    failure = translate(error, f"{doing} (connector {self._connector})")
+                    if isinstance(failure, Fenced):
+                        failure = self._outlived(failure)
+                    raise failure from error
                 self._keep_alive()
             else:
                 return

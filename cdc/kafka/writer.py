@@ -94,7 +94,7 @@ class KafkaTopicWriter:
         self._touched: list[_Lane] = []
         self._segment = 0
         self._marks: deque[tuple[object, list[tuple[_Lane, int]]]] = deque()
-        self._answered_at = time.monotonic()
+        self._answered_at = self._asked_at = time.monotonic()
         self._closed = False
 
     def away(self) -> str:
@@ -106,7 +106,7 @@ class KafkaTopicWriter:
             return ""
         if outage := self._watch.away(self._producer):
             return outage
-        silent = time.monotonic() - self._answered_at
+        silent = self._asked_at - self._answered_at
         if silent > _SILENCE and len(self._producer):
             return f"no record has been acknowledged for {silent:.0f} s"
         return ""
@@ -168,7 +168,7 @@ class KafkaTopicWriter:
             marks.popleft()
             done.append(mark)
         if done or not len(self._producer):
-            self._answered_at = time.monotonic()
+            self._answered_at = self._asked_at
         if done:
             self._watch.on_success()
         return done
@@ -224,11 +224,13 @@ class KafkaTopicWriter:
         self._marks.clear()
         self._lanes.clear()
         self._touched.clear()
-        with suppress(KafkaException):  # what was fatal to it was told already
+        # What was fatal to it was told already; the client's close may end with an error and an answer at once.
+        with suppress(KafkaException, SystemError):
             self._producer.close()
 
     def _serve(self, seconds: float) -> None:
         """Let the client call back; it raises here what is fatal to it."""
+        self._asked_at = time.monotonic()
         try:
             self._producer.poll(seconds)
         except KafkaException as error:

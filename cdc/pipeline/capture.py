@@ -323,8 +323,13 @@ class Capture:
         self._judge.reached(lsn)
 
     def _signal(self, signal: Signal, lsn: int) -> None:
-        if signal.table not in {table.id for table in self._source.tables()}:
+        keys = {table.id: table.key for table in self._source.tables()}
+        if signal.table not in keys:
             log.warning("signal %s is ignored: %s is not captured", signal.id, signal.table)
+        elif not keys[signal.table]:
+            log.warning(
+                "signal %s is ignored: %s has no key to be read by", signal.id, signal.table
+            )
         elif signal.type == "backfill":
             self._admit(self._backfill.open(signal.table, lsn, signal.id))
         else:
@@ -395,6 +400,7 @@ class Capture:
     def _write(self, records: Sequence[Record]) -> None:
         if records:
             self._written = max(self._written, self._at)
+            reach("capture.before-write")
             self._writer.write(records)
             self._last = None
             self._uncommitted = True
@@ -464,6 +470,7 @@ class Capture:
         if self._saver.ended():
             reach("capture.before-confirm")
             self._source.confirm(self._saver.stored.lsn)
+            reach("capture.after-confirm")
             self._publish_watermarks()
         now = time.monotonic()
         if self._saver.busy or now < self._save_due:
@@ -492,6 +499,7 @@ class Capture:
             if self._saver.ended():
                 reach("capture.before-confirm")
                 self._source.confirm(self._saver.stored.lsn)
+                reach("capture.after-confirm")
 
     def _newest(self) -> SourceCheckpoint:
         """The checkpoint as it may be stored now."""

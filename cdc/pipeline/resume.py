@@ -53,11 +53,13 @@ def resume(
     owner: Owner,
     skipped: str = "none",
     written_since: Callable[[SourceCheckpoint], int] = lambda checkpoint: checkpoint.written,
+    waits: Callable[[str], None] = lambda _: None,
 ) -> SourceCheckpoint:
     """The checkpoint to start from, stored; every earlier capture of this connector is fenced by then.
 
     ``skipped`` names the operations that are not sent. ``written_since`` finds the highest LSN of which anything
     stands on the topics (as `SourceCheckpoint.written` has it); it is asked when the source has changed its timeline.
+    ``waits`` is told what is waited for, again and again meanwhile, and may raise to end it.
     On return the slot exists and holds everything behind the checkpoint, the publication holds every selected table,
     and tables that joined wait for their first copy (under ``no_data`` they count as copied).
     Fenced when another owner has taken the place of this one since it was here last.
@@ -67,7 +69,7 @@ def resume(
     checkpoint = checkpoints.claim(connector, owner.mark if owner.marked else "")
     if checkpoint is None or checkpoint.state == "creating":
         return _first_start(
-            source, checkpoints, names, identity, checkpoint, snapshot_mode, skipped
+            source, checkpoints, names, identity, checkpoint, snapshot_mode, skipped, waits
         )
     checkpoint = _on_same_history(source, names, checkpoint, identity, written_since)
     _check_slot(source, names, checkpoint)
@@ -85,6 +87,7 @@ def _first_start(
     intent: SourceCheckpoint | None,
     snapshot_mode: SnapshotMode,
     skipped: str,
+    waits: Callable[[str], None],
 ) -> SourceCheckpoint:
     source.prepare()
     if source.slot() is not None:
@@ -106,7 +109,7 @@ def _first_start(
     )
     checkpoints.save(names.connector, creating)
     names.owner.marked = True
-    lsn = source.create_slot()
+    lsn = source.create_slot(waits)
     log.info("made replication slot %s at %d", names.slot, lsn)
     checkpoint = replace(creating, state="streaming", lsn=lsn)
     return _with_tables(source, checkpoints, names, checkpoint, snapshot_mode, grew=True)
@@ -211,7 +214,10 @@ def _with_tables(
     # A new generation knows nothing of what the replicas hold.
     copies = snapshot_mode == "initial" or checkpoint.generation > 1
     joined = BackfillProgress("waiting" if copies else "done")
-    backfills = {t.id: checkpoint.backfills.get(t.id, joined) for t in source.tables()}
+    backfills = {
+        t.id: checkpoint.backfills.get(t.id, joined if t.key else BackfillProgress("done"))
+        for t in source.tables()
+    }
     signals = tuple(signal for signal in checkpoint.signals if signal.table in backfills)
     floor = checkpoint.floor
     if grew or backfills.keys() != checkpoint.backfills.keys():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -75,8 +75,12 @@ class Source(Protocol):
         """Our slot, None when there is none."""
         ...
 
-    def create_slot(self) -> int:
-        """Make the slot; every transaction that commits at or after the returned LSN will be delivered."""
+    def create_slot(self, waits: Callable[[str], None] = ...) -> int:
+        """Make the slot; every transaction that commits at or after the returned LSN will be delivered.
+
+        While the server waits for older transactions ``waits`` is told whom for, about once a second; what it raises
+        ends the attempt.
+        """
         ...
 
     def drop_slot(self) -> None:

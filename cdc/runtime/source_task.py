@@ -9,7 +9,7 @@ from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Unreachable
 from cdc.kafka.checkpoints import KafkaCheckpointTopic
 from cdc.kafka.client import Cluster
 from cdc.kafka.partitioner import Partitions
@@ -32,11 +32,12 @@ def capture_once(
     owner: Owner,
     stop: Callable[[], bool],
     on_start: Callable[[Capture, Callable[[], str]], None],
+    on_wait: Callable[[str], None],
 ) -> None:
     """Capture from the stored checkpoint until ``stop``, or until a server goes away (Unreachable).
 
-    ``on_start`` gets the capture, and what tells why no broker can be reached. What this attempt held is released on
-    return, whatever ends it.
+    ``on_start`` gets the capture, and what tells why no broker can be reached; ``on_wait`` before that whom the slot
+    waits for. What this attempt held is released on return, whatever ends it.
     """
     if plugin.open_source is None or plugin.open_reader is None:
         raise ConfigError(f"{plugin.name} cannot be a source")
@@ -58,6 +59,13 @@ def capture_once(
         )
         held.callback(topic.close)
         prefix = config["topic.prefix"]
+
+        def waits(whom: str) -> None:
+            if stop():
+                raise Unreachable("stopped before the slot was made", "the next start makes it")
+            if whom:
+                on_wait(f"the slot is made once an older transaction has ended: {whom}")
+
         checkpoint = resume(
             source,
             topic,
@@ -69,6 +77,7 @@ def capture_once(
             written_since=lambda stored: written_since(
                 cluster, EventDecoder(prefix=prefix, registry=registry), prefix, stored
             ),
+            waits=waits,
         )
         topics = PinnedTopics(
             Topics(cluster, while_waiting),

@@ -60,6 +60,13 @@ class Report:
             self._numbers, self._away = numbers, away
         self.write()
 
+    def waits(self, what: str) -> None:
+        """The work cannot begin yet; said in the log once."""
+        with self._lock:
+            before, self._numbers = self._numbers(), lambda: {"waiting": what}
+        if "waiting" not in before:
+            log.warning("%s", what)
+
     def away(self, error: CdcError) -> None:
         """A server is away; the task waits for it."""
         with self._lock:
@@ -148,6 +155,7 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
             owner,
             stop.is_set,
             lambda capture, away: report.running(_source_numbers(capture), away),
+            report.waits,
         ),
         stop.is_set,
         report.away,

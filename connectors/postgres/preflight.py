@@ -90,12 +90,21 @@ def check_server(connection: psycopg.Connection[Any], slot: str) -> None:
 
 
 def check_tables(
-    connection: psycopg.Connection[Any], tables: Sequence[CatalogTable], rules: ColumnRules
+    connection: psycopg.Connection[Any],
+    tables: Sequence[CatalogTable],
+    rules: ColumnRules,
+    *,
+    copied: bool = True,
 ) -> None:
-    """That each table can be captured whole and read whole; ConfigError for the first that cannot."""
+    """That each table can be captured whole and read whole; ConfigError for the first that cannot.
+
+    ``copied``: whether a first copy is wanted, which goes by ranges of keys.
+    """
     for table in tables:
         key = rules.message_key(table.id, column_names(connection, table))
-        _check_identity(table, chosen_key=bool(key))
+        # Who wants no copy can do without a key where the log carries whole rows.
+        needs_key = copied or table.identity != "full"
+        _check_identity(table, keyed=bool(key) or not needs_key)
         _check_key(connection, table, key)
         with translated(f"checking {table.id}"):
             row = connection.execute(_READABLE, (table.oid,)).fetchone()
@@ -154,7 +163,7 @@ def _check_key(
         )
 
 
-def _check_identity(table: CatalogTable, *, chosen_key: bool) -> None:
+def _check_identity(table: CatalogTable, *, keyed: bool) -> None:
     if table.unlogged:
         raise ConfigError(
             f"table {table.id} is not logged", f"ALTER TABLE {table.id} SET LOGGED, or exclude it"
@@ -164,10 +173,11 @@ def _check_identity(table: CatalogTable, *, chosen_key: bool) -> None:
             f"table {table.id} has REPLICA IDENTITY NOTHING",
             f"ALTER TABLE {table.id} REPLICA IDENTITY DEFAULT (or FULL)",
         )
-    if not table.primary_key and not table.identity_key and not chosen_key:
+    if not table.primary_key and not table.identity_key and not keyed:
         raise ConfigError(
             f"table {table.id} has no primary key",
-            "add one, or set REPLICA IDENTITY USING a unique index of NOT NULL columns",
+            "add one, or set REPLICA IDENTITY USING a unique index of NOT NULL columns; or, for readers that need no"
+            " key and no first copy, REPLICA IDENTITY FULL and snapshot.mode=no_data",
         )
     if not table.identity_key and table.identity != "full":
         raise ConfigError(

@@ -224,6 +224,7 @@ class SourceSettings:
     columns: ColumnRules = ColumnRules()  # noqa: RUF009 - it is frozen
     messages: MessagePrefixes = MessagePrefixes()
     event_trigger: EventTrigger = "auto"
+    copied: bool = True
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
@@ -257,6 +258,7 @@ class SourceSettings:
             messages=MessagePrefixes(
                 config["message.prefix.include.list"], config["message.prefix.exclude.list"]
             ),
+            copied=config["snapshot.mode"] != "no_data",
         )
 
 

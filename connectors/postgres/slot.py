@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, pq
 
 from cdc.errors import ConfigError, Failed, Unreachable
 from cdc.protocols import Slot
@@ -16,6 +17,7 @@ from connectors.postgres.errors import translated
 _PATIENCE = 30.0  # seconds until a session of ours that was terminated is gone
 _PATIENCE_WITH_OTHERS = 2.0
 _PAUSE = 0.25
+_LOOK_MS = 1_000
 
 _FIND = """
 SELECT (confirmed_flush_lsn - '0/0')::int8, active, coalesce(wal_status, ''),
@@ -60,19 +62,50 @@ def find(connection: psycopg.Connection[Any], name: str) -> Slot | None:
     return Slot(confirmed or 0, active, lost)
 
 
-def create(connection: psycopg.Connection[Any], name: str, *, failover: bool) -> int:
+def create(
+    connection: psycopg.Connection[Any],
+    name: str,
+    *,
+    failover: bool,
+    waits: Callable[[], None],
+) -> int:
     """Make the slot; transactions that commit at or after the returned LSN are delivered.
 
-    Waits for transactions that run now to end.
+    The server waits for transactions that run now to end, prepared ones too: ``waits`` is called about once a second
+    meanwhile, and when it raises nothing is made.
     """
     version = connection.info.server_version
     if failover and version < 170000:
         raise ConfigError("failover slots need PostgreSQL 17", "set slot.failover=false")
     with translated(f"creating slot {name}"):
-        row = connection.execute(_CREATE_17 if failover else _CREATE, (name,)).fetchone()
-    if row is None:
-        raise Failed(f"the server did not say where slot {name} begins")
-    return int(row[0])
+        answer = _patiently(connection, _CREATE_17 if failover else _CREATE, name, waits)
+    return int(answer)
+
+
+def _patiently(
+    connection: psycopg.Connection[Any], query: str, name: str, waits: Callable[[], None]
+) -> bytes:
+    """The one value that the query gives for ``name``, however long it takes; cancelled when ``waits`` raises."""
+    pgconn = connection.pgconn
+    pgconn.send_query_params(query.replace("%s", "$1").encode(), [name.encode()])
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN)
+    try:
+        while pgconn.is_busy():
+            if poll.poll(_LOOK_MS):
+                pgconn.consume_input()
+            else:
+                waits()
+    except BaseException:
+        connection.cancel_safe(timeout=5)
+        connection.close()
+        raise
+    result = pgconn.get_result()
+    while pgconn.get_result() is not None:
+        pass
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        raise errors.error_from_result(result) if result else Failed("no answer to " + query)
+    return result.get_value(0, 0) or b"0"
 
 
 def drop(connection: psycopg.Connection[Any], connector: str, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -79,7 +79,7 @@ class PostgresSource:
         selected = self._selected()
         preflight.check_kinds(side, settings.selection)
         preflight.check_selected([table.id for table in selected], settings.selection.wanted)
-        preflight.check_tables(side, selected, settings.columns)
+        preflight.check_tables(side, selected, settings.columns, copied=settings.copied)
         changed = publication.prepare(side, settings, [table.id for table in selected])
         self._watch(side)
         # Even when nothing changed: a predecessor may have changed it, and died before it noted so.
@@ -105,11 +105,20 @@ class PostgresSource:
         """Our row of pg_replication_slots."""
         return slot.find(self._connection(), self._settings.slot)
 
-    def create_slot(self) -> int:
-        """Waits until transactions that run now have ended."""
-        return slot.create(
-            self._connection(), self._settings.slot, failover=self._settings.failover
-        )
+    def create_slot(self, waits: Callable[[str], None] = lambda _: None) -> int:
+        """Waits until transactions that run now have ended; a session beside it looks for them."""
+        settings = self._settings
+        with connect(settings.conninfo, connector=settings.connector, purpose="look") as beside:
+            # Newer ones than those that run now are not waited for.
+            publication.outrun(beside)
+            newest = snapshots.visible(beside).xmax
+
+            def look() -> None:
+                waits(snapshots.blocker(beside, newest))
+
+            return slot.create(
+                self._connection(), settings.slot, failover=settings.failover, waits=look
+            )
 
     def drop_slot(self) -> None:
         """A session of this connector that holds the slot is ended."""

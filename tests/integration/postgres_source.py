@@ -30,7 +30,11 @@ def source_config(dsn: str, **given: Any) -> ConnectorConfig:
         **{name.replace("_", "."): value for name, value in given.items()},
     }
     values = {
-        setting.name: setting.parse(raw[setting.name]) if setting.name in raw else setting.default
+        setting.name: setting.parse(raw[setting.name])
+        if setting.name in raw
+        else {}
+        if setting.name.endswith(".*")
+        else setting.default
         for setting in CONNECTOR.source_settings
     }
     return ConnectorConfig("orders", "postgres", "source", "cdc.postgres.Source", values)

@@ -264,6 +264,22 @@ def test_replica_identities(
         assert updated.before == created.after
 
 
+def test_a_table_without_a_key_comes_with_null_keys_where_no_copy_is_wanted(
+    streaming: Any, writer: Connection
+) -> None:
+    writer.execute("CREATE TABLE keyless (a int, b text)")
+    writer.execute("ALTER TABLE keyless REPLICA IDENTITY FULL")
+    source = streaming(table_include_list="public.keyless", snapshot_mode="no_data")
+    writer.execute("INSERT INTO keyless VALUES (1, 'x'), (1, 'x')")
+    writer.execute("UPDATE keyless SET b = 'y'")
+    writer.execute("DELETE FROM keyless")
+    found = changes(read_to_now(source))
+    assert [change.op for change in found] == ["c", "c", "u", "u", "d", "d"]
+    assert {change.key for change in found} == {None}
+    assert found[2].before == found[0].after
+    assert found[4].before == found[2].after
+
+
 def test_without_an_identity_postgresql_itself_refuses_updates(
     streaming: Any, writer: Connection
 ) -> None:

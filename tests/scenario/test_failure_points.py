@@ -21,11 +21,13 @@ SINK = (
 )
 SOURCE = (
     "capture.after-read",
+    "capture.before-write",
     "capture.after-write",
     "capture.before-watermark",
     "capture.before-save",
     "capture.after-save",
     "capture.before-confirm",
+    "capture.after-confirm",
 )
 
 

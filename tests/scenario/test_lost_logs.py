@@ -7,10 +7,11 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
+from cdc.local.cluster import Cluster
 from tests.scenario import bank
 from tests.scenario.command import cdc
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.equality import start_bank
+from tests.scenario.equality import assert_equal, start_bank
 from tests.scenario.pipeline import Pipeline, wait_for
 from tests.scenario.raw_topics import bounds, delete_topic, make_topic
 from tests.scenario.test_failover import bring_back
@@ -104,6 +105,69 @@ def test_a_slot_that_is_dropped_while_capture_runs(make_pipeline: MakePipeline, 
         wait_for("the slot is dropped", gone)
     assert pipeline.wait(60) == 4
     assert "is gone" in pipeline.log.read_text()
+
+
+def test_log_of_a_busy_neighbour_does_not_pile_up_behind_an_idle_database(
+    make_pipeline: MakePipeline, cluster: Cluster
+) -> None:
+    pipeline = make_pipeline()
+    start_bank(pipeline)
+    with psycopg.connect(cluster.source.dsn, autocommit=True) as neighbour:
+        for _ in range(40):
+            neighbour.execute("SELECT pg_logical_emit_message(false, 'busy', repeat('x', 1000000))")
+
+        def kept() -> int:
+            row = neighbour.execute(
+                "SELECT pg_current_wal_lsn() - confirmed_flush_lsn FROM pg_replication_slots"
+                " WHERE slot_name = %s",
+                (pipeline.prefix,),
+            ).fetchone()
+            return int(row[0]) if row else 1 << 40
+
+        wait_for("the slot follows", lambda: kept() < 1 << 20, 30)
+
+
+def test_a_first_start_names_the_prepared_transaction_that_it_waits_for(
+    make_pipeline: MakePipeline,
+) -> None:
+    """The slot cannot be made before it ends; then what it held is there, whole."""
+    pipeline = make_pipeline()
+    bank.create(pipeline.source_dsn)
+    with psycopg.connect(pipeline.source_dsn, autocommit=True) as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO history (account, delta) VALUES (1, 0)")
+        connection.execute(f"PREPARE TRANSACTION '{pipeline.prefix}'")
+        pipeline.start()
+        gid = f"prepared transaction {pipeline.prefix}"
+        wait_for("it is named", lambda: gid in str(pipeline.task("source").get("waiting")))
+        assert pipeline.stop() == 0, "it can be stopped while it waits"
+        pipeline.start()
+        wait_for("it is named again", lambda: gid in str(pipeline.task("source").get("waiting")))
+        connection.execute(f"COMMIT PREPARED '{pipeline.prefix}'")
+    pipeline.catch_up()
+    assert_equal(pipeline)
+
+
+def test_a_prepared_transaction_is_open_over_a_restart(
+    make_pipeline: MakePipeline, seed: int
+) -> None:
+    pipeline = make_pipeline()
+    start_bank(pipeline)
+    with psycopg.connect(pipeline.source_dsn, autocommit=True) as connection:
+        connection.execute("BEGIN")
+        connection.execute("UPDATE accounts SET filler = 'prepared' WHERE id < 10")
+        connection.execute(f"PREPARE TRANSACTION '{pipeline.prefix}'")
+        pipeline.on_source("UPDATE tellers SET balance = balance + 0")
+        pipeline.catch_up()
+        pipeline.kill()
+        pipeline.start()
+        # A copy that begins now finds the transaction open, and takes its rows from the log when it commits.
+        pipeline.catch_up()
+        asked = cdc("table", "backfill", pipeline.source_file, "--table=public.accounts")
+        assert asked.status == 0, asked
+        connection.execute(f"COMMIT PREPARED '{pipeline.prefix}'")
+    pipeline.catch_up()
+    assert_equal(pipeline)
 
 
 def test_a_source_can_send_again_and_a_sink_read_again(

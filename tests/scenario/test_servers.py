@@ -109,11 +109,8 @@ def test_a_server_is_killed_and_comes_back(
     with surviving(pipeline, seed):
         own.kill(victim)
         wait_for(
-            "a task notices",
-            lambda: (
-                any(task["state"] == "unreachable" for task in pipeline.tasks())
-                or victim == "broker-1"
-            ),
+            "a task says so",
+            lambda: any(task["state"] == "unreachable" for task in pipeline.tasks()),
         )
         time.sleep(0.5)
         own.start(victim)
@@ -141,6 +138,42 @@ def test_a_server_goes_and_comes_back_again_and_again(
                 own.start(victim)
             moving(traffic)
             pipeline.catch_up()
+
+
+def test_a_silent_broker_is_told_and_the_walsender_is_answered_meanwhile(
+    own: Cluster, tmp_path: Path, prefix: str, seed: int
+) -> None:
+    """Records wait for longer than wal_sender_timeout, and the stream stays the same one."""
+    with own_pipelines(own, tmp_path, prefix) as make:
+        pipeline = make()
+        pipeline.on_source(f"ALTER DATABASE s_{prefix} SET wal_sender_timeout = '3s'")
+        start_bank(pipeline)
+        watch_effects(pipeline)
+        with surviving(pipeline, seed) as traffic:
+            before = walsender(own, prefix)
+            own.pause("broker-1")
+            wait_for("the source says so", lambda: unreachable(pipeline), 30)
+            told = pipeline.task("source")
+            assert "waiting for brokers" in told["error"], told
+            assert told["remedy"], told
+            assert time.time() - 30 < told["since"] <= time.time(), told
+            moving(traffic)
+            time.sleep(4)
+            own.resume("broker-1")
+            wait_for("the source runs", lambda: not unreachable(pipeline), 30)
+            assert walsender(own, prefix) == before
+
+
+def unreachable(pipeline: Pipeline) -> bool:
+    return bool(pipeline.task("source")["state"] == "unreachable")
+
+
+def walsender(cluster: Cluster, slot: str) -> int | None:
+    with psycopg.connect(cluster.source.dsn) as connection:
+        row = connection.execute(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (slot,)
+        ).fetchone()
+    return row[0] if row else None
 
 
 def test_the_registry_is_away_when_new_schemas_come(

@@ -34,6 +34,10 @@ from cdc.testing.memory_events import MemoryDecoder, MemoryEvents
 from cdc.testing.memory_producer import MemoryProducer
 from cdc.testing.memory_store import MemoryReplica, MemoryStore
 from cdc.testing.memory_topics import MemoryTopics
+from cdc.testing.memory_transactions import (
+    MemoryTransactionalCheckpoints,
+    MemoryTransactionalProducer,
+)
 from tests.unit.simulated_source import GONE, ORDERS, PREFIX, Row, SimulatedSource, key_of, parsed
 
 COLLECTION = str(ORDERS.id)
@@ -71,7 +75,10 @@ def without_clocks() -> Iterator[None]:
 class World:
     """`step` until bored, then `finish`; what must hold is asserted on the way."""
 
-    def __init__(self, seed: int, *, crashes: float = 0.01, partitions: int = 2) -> None:
+    def __init__(
+        self, seed: int, *, crashes: float = 0.01, partitions: int = 2, atomic: bool = False
+    ) -> None:
+        self.atomic = atomic
         self.random = random.Random(seed)
         self.source = SimulatedSource(self.random, readers=self.random.choice([1, 2]))
         self.source.failing_reads = 0.05
@@ -171,6 +178,10 @@ class World:
             owner=Owner(),
         )
         self.writer = MemoryProducer(self.topics)
+        if self.atomic:
+            self.writer = MemoryTransactionalProducer(self.topics)
+            topic = MemoryTransactionalCheckpoints(self.checkpoints, self.writer)
+            assert topic.claim("c") == checkpoint
         self.capture = Capture(
             connector="c",
             prefix=PREFIX,
@@ -182,6 +193,7 @@ class World:
             readers=source,
             partitions=self._count,
             pinned=dict,
+            commit_seconds=0.0,
         )
         self.capture._begin()
 
@@ -210,7 +222,9 @@ class World:
                 if event is None:
                     continue
                 assert not isinstance(event, Exception)
-                if (event.position, event.key) not in seen:
+                if (event.position, event.key) in seen:
+                    assert not self.atomic, f"{event.position} stands there twice"
+                else:
                     assert event.position > newest, "a position appears behind a higher one"
                     newest = event.position
                     seen.add((event.position, event.key))

@@ -8,7 +8,7 @@ for. Rows have two columns; an update may leave the second one out of the log, a
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -359,7 +359,7 @@ class SimulatedSource:
     def slot(self) -> Slot | None:
         return None if self.slot_at is None else Slot(self.slot_at, False, "")
 
-    def create_slot(self) -> int:
+    def create_slot(self, waits: Callable[[str], None] = lambda _: None) -> int:
         """Transactions that run now end first; those in limbo stay there."""
         while self.open:
             self.commit()

@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from cdc.checkpoint import SourceCheckpoint
 from cdc.errors import Fenced, Unreachable
-from cdc.event import Begin, Change, Commit, Message, Progress
+from cdc.event import Begin, Change, Commit, Message, Progress, Truncate
 from cdc.fence import FENCE_PREFIX, SIGNAL_PREFIX, Fence, Signal, Snapshot, Watermark
 from cdc.pipeline.capture import Capture
 from cdc.pipeline.resume import Owner, resume
@@ -119,6 +120,27 @@ def test_what_is_sent_and_not_acknowledged_is_not_confirmed_with_what_is() -> No
         line.turn()
         assert line.capture.statistics.lsn > end
         assert line.stored.lsn == line.source.slot_at == end
+
+
+def test_what_is_skipped_changes_at_a_place_in_the_log(line: Line) -> None:
+    """A replay of what stands below that place sends what was sent before: END counts the same events."""
+    source = line.source
+    saver = line.capture._saver
+    saver.stored = replace(saver.stored, skipped=((0, "none"), (source.lsn + 8, "t")))
+    for _ in range(2):
+        source.log.append(Begin(source.lsn, 500 + source.lsn, 0))
+        source.log.append(Truncate(ORDERS, source.lsn, 1))
+        row = row_of((1, 1))
+        source.log.append(Change(ORDERS, "c", source.lsn, 2, key_of(1), None, row))
+        source.log.append(Commit(source.lsn, source.lsn + 8))
+        source.lsn += 8
+    line.turn()
+    line.writer.flush(0)
+    line.turn()
+    events = MemoryEvents(PREFIX, [ORDERS])
+    records = line.topics.records(TopicPartition(f"{PREFIX}.transaction", 0))
+    ends = [mark for record in records if (mark := events.transaction(record)).ended]
+    assert [mark.counts for mark in ends] == [((COLLECTION, 2),), ((COLLECTION, 1),)]
 
 
 def test_a_stop_amid_a_transaction_stores_what_stands_before_it() -> None:

@@ -7,10 +7,10 @@ import pytest
 from tests.unit.capture_world import World, without_clocks
 
 
-def run_one(seed: int) -> World:
+def run_one(seed: int, *, atomic: bool = False) -> World:
     print(f"seed {seed}")
     with without_clocks():
-        world = World(seed)
+        world = World(seed, atomic=atomic)
         for _ in range(world.random.randrange(1200)):
             world.step()
         world.finish()
@@ -20,6 +20,18 @@ def run_one(seed: int) -> World:
 def test_the_replica_equals_the_source_whenever_capture_crashes() -> None:
     crashed = sum(run_one(seed).crashed for seed in range(40))
     assert crashed, "no capture crashed: the simulation proves nothing of it"
+
+
+def test_each_position_stands_there_once_where_records_and_checkpoint_are_one() -> None:
+    crashed = sum(run_one(seed, atomic=True).crashed for seed in range(20))
+    assert crashed, "no capture crashed: the simulation proves nothing of it"
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("block", range(10))
+def test_the_same_in_transactions_with_many_seeds(block: int) -> None:
+    for seed in range(5000 + block * 100, 5100 + block * 100):
+        run_one(seed, atomic=True)
 
 
 @pytest.mark.matrix

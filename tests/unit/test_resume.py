@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -54,7 +55,7 @@ class Server(SimulatedSource):
             raise Unreachable(self.dies_preparing)
         return changed
 
-    def create_slot(self) -> int:
+    def create_slot(self, waits: Callable[[str], None] = lambda _: None) -> int:
         if self.dies_making_a_slot == "before":
             raise Unreachable("the server is away")
         lsn = super().create_slot()
