@@ -15,6 +15,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from cdc.errors import CdcError
 from cdc.event import Record
+from cdc.kafka import codes
 from cdc.kafka.client import ClientWatch, Cluster, override_checked
 from cdc.kafka.errors import reason, translate
 from cdc.kafka.topics import Topics
@@ -27,7 +28,7 @@ FIXED: Mapping[str, Any] = {
     "auto.offset.reset": "error",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    "enable.partition.eof": False,
+    "enable.partition.eof": True,  # tells of ends that are no records: marks of Kafka transactions
     "allow.auto.create.topics": False,
     "group.id": "cdc-reader",  # the client wants one; no group is joined and nothing is committed
 }
@@ -117,6 +118,10 @@ class KafkaTopicReader:
             raise translate(error, "reading from the topics") from error
         return self._records(messages) if messages else []
 
+    def position(self, partition: TopicPartition) -> int:
+        """Up to where everything of an assigned partition was delivered, or never will be. See the protocol."""
+        return self._next[partition]
+
     def bounds(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, tuple[int, int]]:
@@ -171,7 +176,11 @@ class KafkaTopicReader:
         new = tuple.__new__  # what Record(...) comes to, without the call between
         following = self._next
         for message in messages:
-            if message.error() is not None:
+            error = message.error()
+            if error is not None:
+                if error.code() == codes.PARTITION_EOF:
+                    self._reached(message)
+                    continue
                 self._held = self._failure(message)
                 break
             topic = message.topic()
@@ -197,6 +206,11 @@ class KafkaTopicReader:
         elif self._held is not None:
             raise self._held
         return records
+
+    def _reached(self, message: Message) -> None:
+        """The end, which lies behind the last record where a mark of a Kafka transaction follows it."""
+        partition = (message.topic() or "", message.partition() or 0)
+        self._next[partition] = max(self._next.get(partition, 0), message.offset() or 0)
 
     def _failure(self, message: Message) -> CdcError:
         error = message.error()

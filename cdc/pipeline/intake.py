@@ -131,7 +131,7 @@ class Intake:
         if not lacking or self._marks in self._kept_out:
             return ""
         end = self._reader.bounds([self._marks])[self._marks][1]
-        return f"{lacking[0]} at {head}" if self.offsets.next[self._marks] >= end else ""
+        return f"{lacking[0]} at {head}" if self._reader.position(self._marks) >= end else ""
 
     # --- one kind of record each -----------------------------------------------------------------------------
 

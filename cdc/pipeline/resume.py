@@ -58,7 +58,7 @@ def resume(
     """The checkpoint to start from, stored; every earlier capture of this connector is fenced by then.
 
     ``skipped`` names the operations that are not sent. ``written_since`` finds the highest LSN of which anything
-    stands on the topics (as `SourceCheckpoint.written` has it); it is asked when the source has changed its timeline.
+    stands on the topics (as `SourceCheckpoint.written` has it).
     ``waits`` is told what is waited for, again and again meanwhile, and may raise to end it.
     On return the slot exists and holds everything behind the checkpoint, the publication holds every selected table,
     and tables that joined wait for their first copy (under ``no_data`` they count as copied).
@@ -71,7 +71,9 @@ def resume(
         return _first_start(
             source, checkpoints, names, identity, checkpoint, snapshot_mode, skipped, waits
         )
-    checkpoint = _on_same_history(source, names, checkpoint, identity, written_since)
+    # Before this capture writes: from then on the offsets that it stores say nothing of what an earlier one had sent.
+    checkpoint = replace(checkpoint, written=written_since(checkpoint))
+    checkpoint = _on_same_history(source, names, checkpoint, identity)
     _check_slot(source, names, checkpoint)
     checkpoint = _skipping(checkpoint, skipped, source)
     checkpoint = _without_gaps(source, checkpoints, names, checkpoint)
@@ -120,7 +122,6 @@ def _on_same_history(
     names: _Names,
     checkpoint: SourceCheckpoint,
     now: Identity,
-    written_since: Callable[[SourceCheckpoint], int],
 ) -> SourceCheckpoint:
     """The checkpoint as it holds on the server's timeline; Refused when that lacks what was captured.
 
@@ -143,7 +144,7 @@ def _on_same_history(
             f"point it at the present primary; or, if this one is meant: {ANEW}",
         )
     switch = source.switch_point(then.timeline)
-    written = written_since(checkpoint)
+    written = checkpoint.written
     if written >= switch:
         raise Refused(
             f"the source went over to timeline {now.timeline} at {switch}, and connector {names.connector} sent what "

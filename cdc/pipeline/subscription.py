@@ -258,8 +258,7 @@ def _records(reader: TopicReader, within: Bounds, enough: set[TopicPartition]) -
             if tp not in left:
                 continue
             yield record
-            if tp in enough or record.offset + 1 >= within[tp][1]:
-                left.discard(tp)
+        left = {tp for tp in left - enough if reader.position(tp) < within[tp][1]}
         if records:
             deadline = time.monotonic() + _PATIENCE
         elif time.monotonic() > deadline:

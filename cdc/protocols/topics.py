@@ -165,6 +165,13 @@ class TopicReader(Protocol):
         """What arrived; in order within a partition. Refused when an offset is no longer there."""
         ...
 
+    def position(self, partition: TopicPartition) -> int:
+        """Where reading an assigned partition goes on: what stands below was delivered, or is none of our concern.
+
+        The last offsets of a partition need not hold records: marks of Kafka transactions have offsets too.
+        """
+        ...
+
     def bounds(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, tuple[int, int]]:

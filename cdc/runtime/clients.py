@@ -14,6 +14,11 @@ def kafka_cluster(config: ConnectorConfig) -> Cluster:
     return Cluster(config["bootstrap.servers"], config["kafka.*"])
 
 
+def waiting_for_brokers(outage: str) -> str:
+    """What a task says of itself while no broker can be reached; empty without an outage."""
+    return outage and f"waiting for brokers: {outage}"
+
+
 def schema_registry(config: ConnectorConfig) -> Registry:
     """The schema registry of this connector."""
     options = {

@@ -26,12 +26,14 @@ class PatientRegistry:
     """`cdc.protocols.SchemaRegistry` over another one.
 
     ``while_waiting`` is called ten times a second from every wait; what it raises ends the wait. Unreachable never
-    leaves here otherwise: the question is asked again, after growing pauses, until somebody answers.
+    leaves here otherwise: the question is asked again, after growing pauses, until somebody answers. ``trouble`` says
+    meanwhile why it waits; it is empty otherwise.
     """
 
     def __init__(self, registry: SchemaRegistry, while_waiting: Callable[[], None]) -> None:
         self._registry = registry
         self._while_waiting = while_waiting
+        self.trouble = ""
 
     def register(self, subject: str, schema: str) -> int:
         """The id of this schema under the subject; Refused where the subject's compatibility rule forbids it."""
@@ -43,18 +45,18 @@ class PatientRegistry:
 
     def _answer(self, ask: Callable[[], T]) -> T:
         backoff = Backoff(most=5.0)
-        away = False
         while True:
             try:
                 answer = _Question(ask).wait(self._while_waiting)
             except Unreachable as error:
-                if not away:
+                if not self.trouble:
                     log.warning("waiting: %s", error)
-                    away = True
+                self.trouble = error.what
                 backoff.pause(self._never)
             else:
-                if away:
+                if self.trouble:
                     log.warning("going on: the schema registry is back")
+                self.trouble = ""
                 return answer
 
     def _never(self) -> bool:

@@ -16,7 +16,7 @@ from cdc.pipeline.partition_apply import PartitionApplier
 from cdc.pipeline.selection import Selection
 from cdc.protocols import EventDecoder as Decoder
 from cdc.protocols import GroupMember
-from cdc.runtime.clients import kafka_cluster, schema_registry
+from cdc.runtime.clients import kafka_cluster, schema_registry, waiting_for_brokers
 
 OnProgress = Callable[[ApplyStatus], None]
 
@@ -124,7 +124,7 @@ class _Topics:
 
     def away(self) -> str:
         """Why no broker can be reached now; empty when one can. For any thread."""
-        return "" if self._reader is None else self._reader.away()
+        return "" if self._reader is None else waiting_for_brokers(self._reader.away())
 
     def open(self) -> KafkaTopicReader:
         """A reader of partitions that its caller chooses."""

@@ -19,7 +19,7 @@ from cdc.kafka.writer import KafkaTopicWriter
 from cdc.pipeline.capture import Capture
 from cdc.pipeline.reading import ReaderProcesses
 from cdc.pipeline.resume import Owner, resume
-from cdc.runtime.clients import kafka_cluster, schema_registry
+from cdc.runtime.clients import kafka_cluster, schema_registry, waiting_for_brokers
 from cdc.runtime.patience import until_stopped
 from cdc.runtime.patient_registry import PatientRegistry
 from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
@@ -36,7 +36,7 @@ def capture_once(
 ) -> None:
     """Capture from the stored checkpoint until ``stop``, or until a server goes away (Unreachable).
 
-    ``on_start`` gets the capture, and what tells why no broker can be reached; ``on_wait`` before that whom the slot
+    ``on_start`` gets the capture, and what tells whom it waits for; ``on_wait`` before that whom the slot
     waits for. What this attempt held is released on return, whatever ends it.
     """
     if plugin.open_source is None or plugin.open_reader is None:
@@ -88,11 +88,16 @@ def capture_once(
             config["topic.creation.default.replication.factor"],
             limits,
         )
+        patient = PatientRegistry(registry, while_waiting)
+
+        def away() -> str:
+            return patient.trouble or waiting_for_brokers(writer.away())
+
         encoder = EventEncoder(
             prefix=prefix,
             database=checkpoint.identity.database,
             generation=checkpoint.generation,
-            registry=PatientRegistry(registry, while_waiting),
+            registry=patient,
             partition=Partitions(topics),
             partitions=topics.count,
         )
@@ -114,7 +119,7 @@ def capture_once(
             most_rows=config["snapshot.fetch.size"],
             commit_seconds=config["transaction.boundary.interval.ms"] / 1000,
         )
-        capture.run(stop, lambda: on_start(capture, writer.away))
+        capture.run(stop, lambda: on_start(capture, away))
 
 
 def _writer(

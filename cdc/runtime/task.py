@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Numbers = Mapping[str, int | float | str | None]
 
 _REPORT_SECONDS = 0.5
-_BROKERS = "it goes on by itself; check that the brokers are up and that bootstrap.servers is right"
+_AWAY = "it goes on by itself; check that the servers are up and that their addresses are right"
 
 
 class Report:
@@ -54,7 +54,7 @@ class Report:
         return self._state
 
     def running(self, numbers: Callable[[], Numbers], away: Callable[[], str]) -> None:
-        """The work has begun; ``numbers`` tells how far it is, and ``away`` why no broker answers, from any thread."""
+        """The work has begun; ``numbers`` tells how far it is, and ``away`` for whom it waits, from any thread."""
         with self._lock:
             self._state, self._error = "running", None
             self._numbers, self._away = numbers, away
@@ -100,9 +100,9 @@ class Report:
                 return
 
     def _now(self) -> tuple[str, CdcError | None]:
-        """The state as it is told: a task that runs while its brokers are away cannot be called running."""
+        """The state as it is told: a task that waits for brokers or registry cannot be called running."""
         if self._state == "running" and (why := self._away()):
-            return "unreachable", Unreachable(f"waiting for brokers: {why}", _BROKERS)
+            return "unreachable", Unreachable(why, _AWAY)
         return self._state, self._error
 
     def _entered(self, state: str) -> float:

@@ -1,4 +1,4 @@
-"""How far a source's topics reach: asked where the source has changed its timeline, and may have lost its newest commits."""
+"""How far a source's topics reach: what decides, where the source changes its timeline, whether commits were lost."""
 
 from __future__ import annotations
 
@@ -42,11 +42,9 @@ def written_since(
         deadline = time.monotonic() + _PATIENCE
         while left:
             for record in reader.read(0.5):
-                at = TopicPartition(record.topic, record.partition)
                 highest = max(highest, tells[record.topic](record))
-                if record.offset + 1 >= bounds[at][1]:
-                    left.discard(at)
-            if time.monotonic() > deadline:
+            left = {at for at in left if reader.position(at) < bounds[at][1]}
+            if left and time.monotonic() > deadline:
                 raise Unreachable(
                     f"{sorted(left)[0]} cannot be read to its end", "it is tried again"
                 )

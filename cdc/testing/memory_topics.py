@@ -144,6 +144,9 @@ class MemoryTopicReader:
             time.sleep(min(timeout, 0.001))
         return records
 
+    def position(self, partition: TopicPartition) -> int:
+        return self._at[partition]
+
     def bounds(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, tuple[int, int]]:

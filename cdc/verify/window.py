@@ -63,10 +63,9 @@ class DataWindow:
                     raise Inconclusive(f"a record cannot be read: {event.what}")
                 if event is not None:
                     history.add(event)
-            for record in records:
-                at = TopicPartition(record.topic, record.partition)
-                if record.offset + 1 >= ends[at]:
-                    open_partitions.pop(at, None)
+            for at in list(open_partitions):
+                if self._reader.position(at) >= ends[at]:
+                    del open_partitions[at]
 
     def close(self) -> None:
         """Safe to repeat."""

@@ -12,8 +12,9 @@ from cdc.avro.decoder import EventDecoder
 from cdc.failure_points import VARIABLE
 from cdc.kafka.registry import Registry
 from tests.scenario import bank
+from tests.scenario.command import cdc
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.equality import assert_equal, assert_once, start_bank, watch_effects
+from tests.scenario.equality import assert_equal, assert_once, copied, start_bank, watch_effects
 from tests.scenario.pipeline import Pipeline, wait_for
 from tests.scenario.raw_topics import committed_records, data_topics, events
 
@@ -110,4 +111,21 @@ def test_the_support_can_be_taken_away_and_given_back(
             pipeline.start()
             pipeline.catch_up()
     pipeline.catch_up()
+    assert_equal(pipeline)
+
+
+def test_a_late_replica_and_verification_read_topics_that_end_in_marks_of_transactions(
+    make_pipeline: MakePipeline, seed: int
+) -> None:
+    """The last offset of a partition is no record there: whoever waits for it would wait in vain."""
+    pipeline = make_pipeline(source=REQUIRED)
+    bank.create(pipeline.source_dsn)
+    pipeline.start(files=[pipeline.source_file])
+    with bank.Traffic(pipeline.source_dsn, seed=seed) as traffic:
+        wait_for("traffic", lambda: traffic.commits > 30)
+    wait_for("the copy is stored", lambda: copied(pipeline))
+    assert pipeline.stop() == 0
+    pipeline.start()
+    pipeline.catch_up()
+    assert cdc("verify", "run", pipeline.source_file, pipeline.sink_file).status == 0
     assert_equal(pipeline)

@@ -23,7 +23,8 @@ def allow(pipeline: Pipeline, topic: str, size: int) -> None:
     """What the remedy says."""
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for future in admin(pipeline.kafka).incremental_alter_configs([resource]).values():
+    client = admin(pipeline.kafka)
+    for future in client.incremental_alter_configs([resource]).values():
         future.result(20)
     pipeline.change(pipeline.source_file, {"producer.override.message.max.bytes": size})
 

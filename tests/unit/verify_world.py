@@ -462,6 +462,9 @@ class Topics(Sides):
                 self._at[at] = self._end(at)
         return records
 
+    def position(self, partition: TopicPartition) -> int:
+        return self._at[partition]
+
     def _end(self, at: TopicPartition) -> int:
         if at.topic == TOPIC:
             return len(self.world.topic[at.partition])
