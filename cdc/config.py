@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 Role = Literal["source", "sink"]
 
+MOST_MESSAGE_BYTES = 64 << 20
+"""The largest record that topics of ours take, unless ``producer.override.message.max.bytes`` says otherwise."""
+
 
 def _as_it_is(_: str, value: Any) -> Any:
     return value

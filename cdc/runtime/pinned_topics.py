@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc.checkpoint import Pin
+from cdc.config import MOST_MESSAGE_BYTES
 from cdc.errors import Refused
 from cdc.kafka.topics import NewTopicSpec, Topics
 from cdc.pipeline.resume import ANEW
-
-MOST_MESSAGE_BYTES = 64 << 20
-"""The largest record that topics of ours take."""
 
 
 class PinnedTopics(dict[str, int]):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
-from cdc.config import ConnectorConfig
+from cdc.config import MOST_MESSAGE_BYTES, ConnectorConfig
 from cdc.connector import Connector
 from cdc.errors import ConfigError, Unreachable
 from cdc.kafka.checkpoints import KafkaCheckpointTopic
@@ -22,7 +22,7 @@ from cdc.pipeline.resume import Owner, resume
 from cdc.runtime.clients import kafka_cluster, schema_registry, waiting_for_brokers
 from cdc.runtime.patience import until_stopped
 from cdc.runtime.patient_registry import PatientRegistry
-from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES, PinnedTopics
+from cdc.runtime.pinned_topics import PinnedTopics
 from cdc.runtime.written import written_since
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import struct
+import sys
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from connectors.postgres.lsn import format_lsn, parse_lsn
 _STATUS = struct.Struct("!cQQQqB")
 _EPOCH_2000 = 946_684_800_000_000
 _XLOG = ord("w")
+_OID = slice(26, 30)
+"""Of the relation, in frames that carry a row."""
 
 _BATCH_BYTES = 1 << 20
 _BATCH_FRAMES = 2_000
@@ -47,13 +50,24 @@ class SystemIdentity(NamedTuple):
     database: str
 
 
+class TooWide(Exception):
+    """The log holds a row that no record has room for. Met before the row is taken in, so that it costs no more memory."""
+
+    def __init__(self, oid: int, size: int) -> None:
+        super().__init__(f"a row of relation {oid} has {size} bytes")
+        self.oid = oid
+        self.size = size
+
+
 class ReplicationLog:
     """A walsender session: commands first, then one stream. Not thread-safe.
 
+    ``widest`` bounds a frame, in bytes: `read` raises TooWide for one that is larger.
     Errors: Unreachable when the link or the server goes away; the session is of no more use then.
     """
 
-    def __init__(self, conninfo: str, connector: str) -> None:
+    def __init__(self, conninfo: str, connector: str, widest: int = sys.maxsize) -> None:
+        self._widest = widest
         self._connection = connect(conninfo, connector=connector, purpose="log", replication=True)
         self._pgconn = self._connection.pgconn
         self._poll = select.poll()
@@ -85,6 +99,21 @@ class ReplicationLog:
             if len(fields) >= 2 and fields[0] == str(timeline):
                 return parse_lsn(fields[1])
         raise _never_on(timeline)
+
+    def fail_over(self, slot: str) -> None:
+        """Have standbys keep a copy of the slot from now on (PostgreSQL 17).
+
+        psycopg's ObjectInUse passes through untranslated: the caller knows how to wait for the slot.
+        """
+        command = sql.SQL("ALTER_REPLICATION_SLOT {} (FAILOVER true)").format(sql.Identifier(slot))
+        try:
+            result = self._pgconn.exec_(command.as_bytes(self._connection))
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise errors.error_from_result(result)
+        except errors.ObjectInUse:
+            raise
+        except psycopg.Error as error:
+            raise translate(error, f"making slot {slot} a failover slot") from error
 
     def start(self, slot: str, after: int, options: Mapping[str, str]) -> None:
         """Begin to stream transactions that end after ``after``.
@@ -165,6 +194,8 @@ class ReplicationLog:
         while True:
             length, view = get(1)
             if length > 0:
+                if length > self._widest:
+                    raise TooWide(int.from_bytes(view[_OID]), length)
                 append(bytes(view))
                 size += length
                 fresh = False

@@ -59,6 +59,11 @@ class Decoder:
         self._in_transaction = False
         self._order = 0
 
+    def named(self, oid: int) -> str:
+        """The relation's name, for messages."""
+        rows = self._rows.get(oid)
+        return str(rows.table.id) if rows is not None else f"relation {oid}"
+
     def decode(self, frames: Sequence[bytes]) -> list[Item]:
         """The items of these frames. Failed for a message that this decoder does not know."""
         items: list[Item] = []

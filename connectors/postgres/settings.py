@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from psycopg.conninfo import make_conninfo
 
-from cdc.config import ConnectorConfig, Setting
+from cdc.config import MOST_MESSAGE_BYTES, ConnectorConfig, Setting
 from cdc.errors import ConfigError
 from cdc.fence import OUR_MESSAGES
 from cdc.table import TableId
@@ -225,6 +226,7 @@ class SourceSettings:
     messages: MessagePrefixes = MessagePrefixes()
     event_trigger: EventTrigger = "auto"
     copied: bool = True
+    widest: int = sys.maxsize
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
@@ -259,7 +261,17 @@ class SourceSettings:
                 config["message.prefix.include.list"], config["message.prefix.exclude.list"]
             ),
             copied=config["snapshot.mode"] != "no_data",
+            widest=_FRAMES_TO_RECORDS * _most_message_bytes(config),
         )
+
+
+_FRAMES_TO_RECORDS = 2
+"""A row can be so many times wider in the log than in its record, where numbers are shorter."""
+
+
+def _most_message_bytes(config: ConnectorConfig) -> int:
+    overrides = config.values.get("producer.override.*") or {}
+    return int(overrides.get("message.max.bytes", MOST_MESSAGE_BYTES))
 
 
 def _conninfo(config: ConnectorConfig) -> str:

@@ -34,6 +34,8 @@ SELECT (lsn - '0/0')::int8
 FROM pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)
 """
 
+_FAILOVER = "SELECT failover FROM pg_replication_slots WHERE slot_name = %s"
+
 _HOLDER = """
 SELECT s.active_pid, coalesce(a.application_name, '')
 FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
@@ -106,6 +108,15 @@ def _patiently(
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
         raise errors.error_from_result(result) if result else Failed("no answer to " + query)
     return result.get_value(0, 0) or b"0"
+
+
+def lacks_failover(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Whether the slot is one that a standby keeps no copy of, though the server offers such copies."""
+    if connection.info.server_version < 170000:
+        return False
+    with translated(f"looking at slot {name}"):
+        row = connection.execute(_FAILOVER, (name,)).fetchone()
+    return row == (False,)
 
 
 def drop(connection: psycopg.Connection[Any], connector: str, name: str) -> None:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from cdc.checkpoint import Identity
 from cdc.config import ConnectorConfig
-from cdc.errors import ConfigError, Gone
+from cdc.errors import ConfigError, Gone, Refused
 from cdc.event import Item
 from cdc.fence import Snapshot
 from cdc.protocols import Horizon, Slot
@@ -28,7 +28,7 @@ from connectors.postgres.connection import connect
 from connectors.postgres.decoding import RowDecoder, Shapes
 from connectors.postgres.description import Description, describe
 from connectors.postgres.errors import translated
-from connectors.postgres.log import ReplicationLog
+from connectors.postgres.log import ReplicationLog, TooWide
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
 from connectors.postgres.schema_history import SchemaHistory
@@ -145,6 +145,8 @@ class PostgresSource:
         def attempt() -> None:
             log = self._new_log()
             try:
+                if settings.failover and slot.lacks_failover(side, settings.slot):
+                    log.fail_over(settings.slot)
                 log.start(settings.slot, after, self._options(side))
             except BaseException:
                 log.close()
@@ -156,7 +158,14 @@ class PostgresSource:
     def read(self, timeout: float) -> Sequence[Item]:
         """At most about 1 MiB of frames' items."""
         log, decoder = self._stream()
-        return decoder.decode(log.read(timeout))
+        try:
+            return decoder.decode(log.read(timeout))
+        except TooWide as row:
+            raise Refused(
+                f"a row of {decoder.named(row.oid)} has {row.size} bytes in the log, far more than a record may have",
+                "raise max.message.bytes of the topic and producer.override.message.max.bytes with the brokers' and"
+                " the sinks' limits, or leave out the wide column by column.exclude.list",
+            ) from None
 
     def confirm(self, lsn: int) -> None:
         """Sent within half a second of further calls."""
@@ -255,7 +264,8 @@ class PostgresSource:
         return self._side
 
     def _new_log(self) -> ReplicationLog:
-        return ReplicationLog(self._settings.conninfo, self._settings.connector)
+        settings = self._settings
+        return ReplicationLog(settings.conninfo, settings.connector, settings.widest)
 
     def _stream(self) -> tuple[ReplicationLog, Decoder]:
         if self._log is None or self._decoder is None:

@@ -429,6 +429,18 @@ def test_a_disabled_autocreate_wants_the_publication_and_its_tables(
     assert error.what == "publication cdc_publication does not hold public.t"
 
 
+def test_a_slot_becomes_a_failover_slot_when_that_is_asked_for(
+    source: PostgresSource, source_dsn: str, writer: Connection
+) -> None:
+    successor = open_source(source_config(source_dsn, slot_failover="true"))
+    successor.start(0)  # the predecessor's session is in the slot
+    row = writer.execute(
+        "SELECT failover, active FROM pg_replication_slots WHERE database = current_database()"
+    ).fetchone()
+    assert row == (True, True)
+    successor.close()
+
+
 def test_a_slot_of_another_kind_is_refused(source_dsn: str, writer: Connection) -> None:
     name = f"slot_{conninfo_to_dict(source_dsn)['dbname']}"
     writer.execute("SELECT pg_create_physical_replication_slot(%s)", (name,))

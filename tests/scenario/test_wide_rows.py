@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AlterConfigOpType,
     ConfigEntry,
@@ -9,7 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     ResourceType,
 )
 
-from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES
+from cdc.config import MOST_MESSAGE_BYTES
 from tests.scenario.command import cdc
 from tests.scenario.conftest import MakePipeline
 from tests.scenario.equality import copied
@@ -50,3 +53,26 @@ def test_a_row_above_the_limit_of_a_record_stops_capture_until_there_is_room(
     pipeline.start()
     pipeline.catch_up()
     assert rows(pipeline.replica_dsn, "wide") == rows(pipeline.source_dsn, "wide")
+
+
+@pytest.mark.matrix
+def test_a_value_of_600_mb_costs_no_more_than_twice_its_size(make_pipeline: MakePipeline) -> None:
+    """Guarantee G7: the budget and twice the largest row, also where the row has no room in any record."""
+    pipeline = make_pipeline()
+    pipeline.on_source(
+        "CREATE TABLE wide (id int PRIMARY KEY, secret bytea)", "INSERT INTO wide VALUES (0, 'x')"
+    )
+    pipeline.start(files=[pipeline.source_file])
+    wait_for("the copy is stored", lambda: copied(pipeline))
+    size = 600 << 20
+    pipeline.on_source(
+        f"INSERT INTO wide SELECT 1, convert_to(repeat('0123456789abcdef', {size // 16}), 'UTF8')"
+    )
+    peak = 0.0
+    while pipeline.alive():
+        peak = max(peak, float(pipeline.task("source").get("rss_mb") or 0))
+        time.sleep(0.02)
+    assert pipeline.wait() == 4
+    said = pipeline.log.read_text()
+    assert "a row of public.wide has 629" in said, said[-500:]
+    assert 600 < peak < 64 + 2 * 600 + 100, f"{peak:.0f} MiB resident"
