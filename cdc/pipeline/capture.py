@@ -11,11 +11,9 @@ the checkpoint is sent again under the same positions.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from cdc.checkpoint import Pin, SourceCheckpoint
@@ -27,19 +25,17 @@ from cdc.event import (
     Item,
     Message,
     Progress,
-    Record,
     SchemaChange,
     Truncate,
 )
 from cdc.failure_points import reach
 from cdc.fence import FENCE_PREFIX, OUR_MESSAGES, SIGNAL_PREFIX, Fence, Signal, Watermark
 from cdc.pipeline.backfill import MOST_ROWS, OUR_OWN, Admission, Backfill
+from cdc.pipeline.delivery import Delivery
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
-from cdc.pipeline.saving import CheckpointSaver
 from cdc.pipeline.schema_changes import Followed, SchemaChanges
-from cdc.pipeline.source_progress import SourceProgress, Step
-from cdc.position import TopicPartition
+from cdc.pipeline.source_progress import Step
 from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
 from cdc.table import Table, TableId
 
@@ -49,12 +45,9 @@ _REQUESTS: Mapping[str, Callable[[bytes], Fence | Signal]] = {
     FENCE_PREFIX: Fence.from_message,
     SIGNAL_PREFIX: Signal.from_message,
 }
-_SAVE_SECONDS = 1.0
-_SAVE_SECONDS_WHEN_AWAITED = 0.1
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
 _PATIENCE_WHEN_BUSY = 0.005
-_DRAIN_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -100,13 +93,22 @@ class Capture:
         self._prefix = prefix
         self._source = source
         self._encoder = encoder
-        self._writer = writer
-        self._partitions = partitions
-        self._pinned = pinned
         self._readers = readers
         self._generation = checkpoint.generation
-        self._progress = SourceProgress(checkpoint)
         self._judge = FenceJudge(source.snapshot(), checkpoint.unseen, checkpoint.floor)
+        self._delivery = Delivery(
+            connector=connector,
+            source=source,
+            encoder=encoder,
+            writer=writer,
+            checkpoints=checkpoints,
+            checkpoint=checkpoint,
+            partitions=partitions,
+            pinned=pinned,
+            judge=self._judge,
+            watermark_topic=f"{prefix}.watermark",
+            commit_seconds=commit_seconds,
+        )
         self._backfill = Backfill(
             readers,
             self._judge,
@@ -118,19 +120,8 @@ class Capture:
             most_rows=most_rows,
         )
         self._skipped = ""
-        self._at = 0
-        self._written = checkpoint.written
-        self._marks = (encoder.transaction_topic, f"{prefix}.watermark")
         self._captured = set(checkpoint.backfills)
         self._schema_changes = SchemaChanges()
-        self._outstanding = 0
-        self._last: Step | None = None
-        self._unpublished: deque[Step] = deque()
-        self._saver = CheckpointSaver(checkpoints, connector, checkpoint)
-        self._atomic = checkpoints.atomic
-        self._commit_seconds = commit_seconds
-        self._inside = self._uncommitted = False
-        self._saved_at = self._save_due = 0.0
         self._look_due = 0.0
         self._floor_passed = -1
         self._floor_look_due = 0.0
@@ -146,20 +137,20 @@ class Capture:
             on_stream()
             while not stop():
                 self._turn()
-            self._drain()
+            self._delivery.drain()
         finally:
-            self._saver.close()
+            self._delivery.close()
             self._readers.close()
 
     def _begin(self) -> None:
         self._open_copies()
-        self._source.start(self._saver.stored.lsn)
+        self._source.start(self._delivery.stored.lsn)
 
     def _turn(self) -> None:
-        busy = self._outstanding or self._unpublished or self._backfill.busy
+        busy = self._delivery.busy or self._backfill.busy
         patience = _PATIENCE_WHEN_BUSY if busy else _PATIENCE
         items = self._source.read(patience)
-        if not items and not self._outstanding:
+        if not items and not self._delivery.outstanding:
             self.statistics.commit_us = 0
         if items:
             reach("capture.after-read")
@@ -167,8 +158,7 @@ class Capture:
             reach("capture.after-write")
         self._backfill.step()
         self._amend()
-        self._acknowledge()
-        self._save()
+        self._delivery.settle()
         self._look()
 
     # --- from the log to the topics --------------------------------------------------------------------------
@@ -186,24 +176,22 @@ class Capture:
                 case Begin():
                     self._encoder.begin(item.xid, item.commit_lsn, item.commit_us)
                     self._judge.begin(item.xid, item.commit_lsn)
-                    self._skipped = self._saver.stored.skips(item.commit_lsn)
-                    self._at = item.commit_lsn
-                    self._inside = True
+                    self._skipped = self._delivery.stored.skips(item.commit_lsn)
+                    self._delivery.begin(item.commit_lsn)
                     self.statistics.commit_us = item.commit_us
                 case Commit():
-                    self._write(self._encoder.end())
+                    self._delivery.write(self._encoder.end())
                     self._mark(Step(item.end_lsn, item.commit_lsn, settled=True))
                     self._judge.reached(item.end_lsn)
                     self.statistics.transactions += 1
+                    self._delivery.end()
                     for table, followed in self._schema_changes.take():
                         self._follow(table, followed, item.end_lsn)
-                    self._inside = False
-                    if self._atomic:
-                        self._commit()
+                    self._delivery.between()
                 case Truncate():
                     self._judge.truncated(item.table.id)
                     if "t" not in self._skipped:
-                        self._write(self._encoder.truncate(item))
+                        self._delivery.write(self._encoder.truncate(item))
                 case SchemaChange():
                     self._schema_change(item)
                 case Message():
@@ -216,7 +204,7 @@ class Capture:
 
     def _changes(self, changes: list[Change]) -> None:
         self._judge.changed(changes)
-        self._write(self._encoder.changes(changes))
+        self._delivery.write(self._encoder.changes(changes))
         self.statistics.events += len(changes)
         for change in changes:
             if change.unchanged and change.other_key is not None and change.key is not None:
@@ -227,13 +215,13 @@ class Capture:
         name = f"moved-{change.lsn}-{change.total_order}"
         signal = Signal(name, "repair", OUR_OWN, change.table.id, (key,))
         parts = self._backfill.take(signal)
-        self._mark(Step(self._progress.checkpoint.lsn, new_signals=parts, settled=True))
+        self._mark(Step(self._delivery.lsn, new_signals=parts, settled=True))
 
     def _message(self, message: Message) -> None:
         if not message.prefix.startswith(OUR_MESSAGES):
             if not message.transactional:
-                self._at = message.lsn - 1
-            self._write(self._encoder.message(message))
+                self._delivery.at(message.lsn - 1)
+            self._delivery.write(self._encoder.message(message))
             if not message.transactional:
                 self._mark(Step(message.lsn, settled=True))
         elif message.transactional:
@@ -259,7 +247,7 @@ class Capture:
         if change.what == "anew" and change.shape is not None:
             self._judge.truncated(change.table)
             truncate = Truncate(change.shape, change.lsn, change.total_order)
-            self._write(self._encoder.truncate(truncate))
+            self._delivery.write(self._encoder.truncate(truncate))
 
     def _follow(self, table: TableId, followed: Followed, lsn: int) -> None:
         """Behind a commit that changed the table."""
@@ -303,7 +291,7 @@ class Capture:
         """A table joins in the way it does at a start: publication first, then a copy."""
         if table in self._captured:
             self._forget(table)
-        self._drain()
+        self._delivery.drain()
         raise Unreachable(
             f"{table} is new among the tables to capture", "capture starts anew, with it"
         )
@@ -340,12 +328,12 @@ class Capture:
         mark = admission.watermark
         if admission.changes or admission.withdrawn:
             self._encoder.begin(0, mark.lsn - 1, time.time_ns() // 1000, "incremental")
-        self._at = mark.lsn - 1
+        self._delivery.at(mark.lsn - 1)
         if admission.withdrawn:
-            self._write(self._encoder.withdraw())
+            self._delivery.write(self._encoder.withdraw())
         if admission.changes:
-            self._write(self._encoder.changes(admission.changes))
-            self._write(self._encoder.end())
+            self._delivery.write(self._encoder.changes(admission.changes))
+            self._delivery.write(self._encoder.end())
             self.statistics.backfilled += len(admission.changes)
         if mark.phase in ("open", "final"):
             log.info("backfill of %s: %s", mark.table, "begins" if mark.phase == "open" else "done")
@@ -364,7 +352,7 @@ class Capture:
         for amendment in self._backfill.amendments():
             self._mark(
                 Step(
-                    self._progress.checkpoint.lsn,
+                    self._delivery.lsn,
                     progress=amendment.progress,
                     finished=amendment.finished,
                     gone=amendment.gone,
@@ -374,9 +362,9 @@ class Capture:
 
     def _open_copies(self) -> None:
         """Tables that wait for their first copy: what the log brings from here on belongs to a copy under way."""
-        for table, entry in self._saver.stored.backfills.items():
+        for table, entry in self._delivery.stored.backfills.items():
             if entry.state == "waiting":
-                self._admit(self._backfill.open(table, self._saver.stored.lsn))
+                self._admit(self._backfill.open(table, self._delivery.stored.lsn))
 
     def _old_transactions_ended(self) -> bool:
         """Whether transactions that may hold rows which the slot never delivers have all ended."""
@@ -395,124 +383,6 @@ class Capture:
                 )
         return self._floor_passed >= floor
 
-    # --- acknowledgements, watermarks, checkpoints -----------------------------------------------------------
-
-    def _write(self, records: Sequence[Record]) -> None:
-        if records:
-            self._written = max(self._written, self._at)
-            reach("capture.before-write")
-            self._writer.write(records)
-            self._last = None
-            self._uncommitted = True
-
-    def _mark(self, step: Step) -> None:
-        """Nothing was written since the last one, and both say only how far the log has come: they are one."""
-        self.statistics.lsn = max(self.statistics.lsn, step.lsn)
-        if step.bare and self._last is not None:
-            self._last.lsn = max(step.lsn, self._last.lsn)
-            self._last.commit_lsn = max(step.commit_lsn, self._last.commit_lsn)
-            return
-        self._writer.mark(step)
-        self._outstanding += 1
-        self._last = step if step.bare else None
-
-    def _acknowledge(self) -> None:
-        for mark in self._writer.durable():
-            self._outstanding -= 1
-            if isinstance(mark, Step):
-                if mark is self._last:
-                    self._last = None
-                self._progress.acknowledged(mark)
-                if mark.watermark is not None:
-                    self._unpublished.append(mark)
-            elif isinstance(mark, _Published):
-                mark.step.settled = True
-        self._progress.advance()
-        self._publish_watermarks()
-
-    def _publish_watermarks(self) -> None:
-        """In log order. Of rows that a fence brought, only once it is stored that they are complete.
-
-        A capture that meets such a fence after a restart must know whether to withdraw what was sent there.
-        """
-        while self._unpublished:
-            step = self._unpublished[0]
-            known = self._progress.checkpoint if self._atomic else self._saver.stored
-            if step.brought_rows and step.lsn not in known.admitted:
-                self._save_due = min(self._save_due, self._saved_at + _SAVE_SECONDS_WHEN_AWAITED)
-                return
-            self._unpublished.popleft()
-            assert step.watermark is not None
-            self._publish(step, step.watermark)
-
-    def _publish(self, step: Step, watermark: Watermark) -> None:
-        """Everything before the fence is acknowledged: say up to where a consumer must read to have passed it."""
-        topics = [self._encoder.transaction_topic]
-        if watermark.table is not None:
-            topics.append(self._encoder.topic(watermark.table))
-        ends = {
-            (topic, number): self._writer.end_offset(TopicPartition(topic, number))
-            for topic in topics
-            for number in range(self._partitions(topic))
-        }
-        reach("capture.before-watermark")
-        self._written = max(self._written, watermark.lsn - 1)
-        self._writer.write([self._encoder.watermark(replace(watermark, ends=ends))])
-        self._last = None
-        self._writer.mark(_Published(step))
-        self._outstanding += 1
-
-    def _save(self) -> None:
-        """Store the checkpoint beside the loop; let the source forget what a stored checkpoint covers."""
-        if self._atomic:
-            self._commit()
-            return
-        if self._saver.ended():
-            reach("capture.before-confirm")
-            self._source.confirm(self._saver.stored.lsn)
-            reach("capture.after-confirm")
-            self._publish_watermarks()
-        now = time.monotonic()
-        if self._saver.busy or now < self._save_due:
-            return
-        self._saved_at, self._save_due = now, now + _SAVE_SECONDS
-        if self._newest() != self._saver.stored:
-            self._saver.save(self._progress.checkpoint)
-
-    def _commit(self) -> None:
-        """Make all that was sent readable, and with it the checkpoint that says so; not amid a source transaction."""
-        now = time.monotonic()
-        wrote = self._outstanding or self._unpublished or self._uncommitted
-        if self._inside or now < self._saved_at + (
-            self._commit_seconds if wrote else _SAVE_SECONDS
-        ):
-            return
-        while self._outstanding or self._unpublished:
-            self._writer.flush(1.0)
-            self._source.keep_alive()
-            self._acknowledge()
-        self._saved_at = time.monotonic()
-        self._uncommitted = False
-        if self._newest() != self._saver.stored:
-            self._saver.save(self._progress.checkpoint)
-            self._saver.wait(self._source.keep_alive)
-            if self._saver.ended():
-                reach("capture.before-confirm")
-                self._source.confirm(self._saver.stored.lsn)
-                reach("capture.after-confirm")
-
-    def _newest(self) -> SourceCheckpoint:
-        """The checkpoint as it may be stored now."""
-        self._progress.pin(self._pinned())
-        self._progress.handed_over(self._written, self._marks_behind())
-        self._progress.saw(self._judge.unseen(self._progress.checkpoint.lsn), self._judge.floor)
-        return self._progress.checkpoint
-
-    def _marks_behind(self) -> Mapping[str, int]:
-        """Offsets of marks and watermarks that were acknowledged: nothing below them was handed over later than now."""
-        ends = {topic: self._writer.acknowledged(TopicPartition(topic, 0)) for topic in self._marks}
-        return {topic: end for topic, end in ends.items() if end is not None}
-
     def _look(self) -> None:
         """Ask the source which transactions every reader sees by now, so that the judge may forget them."""
         now = time.monotonic()
@@ -520,39 +390,6 @@ class Capture:
             self._judge.settle(self._source.horizon())
             self._look_due = now + _LOOK_SECONDS
 
-    def _drain(self) -> None:
-        """What was sent is acknowledged, watermarks too; then the checkpoint is stored and confirmed.
-
-        Where both are one transaction and a source transaction has come in part, nothing of it is: it is sent again.
-        """
-        if self._atomic:
-            self._saved_at = -math.inf
-            self._commit()
-            return
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while (self._outstanding or self._unpublished) and time.monotonic() < deadline:
-            self._writer.flush(1.0)
-            self._source.keep_alive()
-            self._acknowledge()
-            self._save_now()
-        if self._outstanding or self._unpublished:
-            log.warning(
-                "stopped before Kafka acknowledged everything: it is sent again at the next start"
-            )
-        self._save_now()
-        self._source.keep_alive()
-
-    def _save_now(self) -> None:
-        """What is acknowledged by now is stored and confirmed on return."""
-        for _ in range(2):  # a save under way may be older
-            self._save_due = 0.0
-            self._save()
-            self._saver.wait(self._source.keep_alive)
-        self._save()
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    """The watermark of this step stands before this mark."""
-
-    step: Step
+    def _mark(self, step: Step) -> None:
+        self.statistics.lsn = max(self.statistics.lsn, step.lsn)
+        self._delivery.mark(step)

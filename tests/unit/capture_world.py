@@ -19,6 +19,7 @@ from cdc.errors import Unreachable
 from cdc.fence import FENCE_PREFIX
 from cdc.pipeline import backfill as backfill_module
 from cdc.pipeline import capture as capture_module
+from cdc.pipeline import delivery as delivery_module
 from cdc.pipeline import saving as saving_module
 from cdc.pipeline.capture import Capture
 from cdc.pipeline.intake import Intake
@@ -64,8 +65,8 @@ def without_clocks() -> Iterator[None]:
     """Nothing of capture waits for time to pass, and nothing happens in a thread."""
     with (
         mock.patch.object(saving_module, "ThreadPoolExecutor", _AtOnce),
-        mock.patch.object(capture_module, "_SAVE_SECONDS", 0.0),
-        mock.patch.object(capture_module, "_SAVE_SECONDS_WHEN_AWAITED", 0.0),
+        mock.patch.object(delivery_module, "_SAVE_SECONDS", 0.0),
+        mock.patch.object(delivery_module, "_SAVE_SECONDS_WHEN_AWAITED", 0.0),
         mock.patch.object(capture_module, "_LOOK_SECONDS", 0.0),
         mock.patch.object(backfill_module, "_RETRY_SECONDS", 0.0),
     ):
@@ -121,7 +122,7 @@ class World:
         lost = self.random.random() < self.crashes
         self.checkpoints.lose = self.random.choice(["before", "after"]) if lost else ""
         if self.crashes and self.random.random() < 0.7:
-            self.capture._save_due = math.inf  # not yet
+            self.capture._delivery._save_due = math.inf  # not yet
         try:
             self.capture._turn()
         except Unreachable:
@@ -129,7 +130,7 @@ class World:
 
     def finish(self) -> None:
         """No more traffic, no more crashes: in the end the replica equals the source."""
-        self.crashes = self.source.failing_reads = self.capture._save_due = 0.0
+        self.crashes = self.source.failing_reads = self.capture._delivery._save_due = 0.0
         source = self.source
         while source.comparing:
             source.fence_comparison()
@@ -156,7 +157,7 @@ class World:
         assert self.replica.states().get(COLLECTION) == "live"
         self._positions_appear_in_order()
         self._fences_are_judged()
-        self.capture._drain()
+        self.capture._delivery.drain()
         stored = self.checkpoints.checkpoint("c")
         assert stored is not None
         assert stored.lsn == source.slot_at

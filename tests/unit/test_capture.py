@@ -125,7 +125,7 @@ def test_what_is_sent_and_not_acknowledged_is_not_confirmed_with_what_is() -> No
 def test_what_is_skipped_changes_at_a_place_in_the_log(line: Line) -> None:
     """A replay of what stands below that place sends what was sent before: END counts the same events."""
     source = line.source
-    saver = line.capture._saver
+    saver = line.capture._delivery._saver
     saver.stored = replace(saver.stored, skipped=((0, "none"), (source.lsn + 8, "t")))
     for _ in range(2):
         source.log.append(Begin(source.lsn, 500 + source.lsn, 0))
@@ -149,7 +149,7 @@ def test_a_stop_amid_a_transaction_stores_what_stands_before_it() -> None:
         end = line.commit(5)
         line.commit(500, ended=False)
         line.turn(300)
-        line.capture._drain()
+        line.capture._delivery.drain()
         assert line.stored.lsn == line.source.slot_at == end
 
 
