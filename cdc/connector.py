@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc.config import ConnectorConfig, Role, Setting
-from cdc.protocols import FencedReader, PartitionStore, ReplicaSide, Source, SourceSide, Store
+from cdc.protocols import (
+    FencedReader,
+    PartitionStore,
+    ReplicaSide,
+    RowDecoder,
+    Source,
+    SourceSide,
+    Store,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Connector:
     """A system's plug-in. What a system cannot be is None.
 
     ``open_store`` is for ``apply.mode=transaction``, ``open_partition_store`` for ``partition``: a system without
-    transactions has only the latter. ``accelerators`` are its compiled modules, by full name.
+    transactions has only the latter, and is given what reads rows, if it wants values. ``accelerators`` are its compiled modules, by full name.
     """
 
     name: str
@@ -44,5 +52,5 @@ class Connector:
     open_store: Callable[[ConnectorConfig], Store] | None
     open_source_side: Callable[[ConnectorConfig], SourceSide] | None
     open_replica_side: Callable[[ConnectorConfig], ReplicaSide] | None
-    open_partition_store: Callable[[ConnectorConfig], PartitionStore] | None = None
+    open_partition_store: Callable[[ConnectorConfig, RowDecoder], PartitionStore] | None = None
     accelerators: Sequence[str] = ()

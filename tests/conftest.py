@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.local.cluster import Cluster
@@ -36,10 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two PostgreSQL servers, one broker and a registry, for the whole run."""
+    """Two PostgreSQL servers, one broker, a registry and Redis, for the whole run."""
     with (
         tempfile.TemporaryDirectory(prefix="cdc-tests-", ignore_cleanup_errors=True) as path,
-        Cluster.up(Path(path) / "cluster") as running,
+        Cluster.up(Path(path) / "cluster", redis=True) as running,
     ):
         yield running
 
@@ -96,3 +97,12 @@ def registry_url(cluster: Cluster) -> str:
 def prefix() -> str:
     """A topic prefix that no other test uses."""
     return f"t{os.getpid()}n{next(_numbers)}"
+
+
+@pytest.fixture
+def redis_url(cluster: Cluster) -> str:
+    """The Redis server, emptied: each process of a run has one of its own."""
+    url = cluster.redis_url
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url

@@ -38,6 +38,9 @@ def up(
     state_dir: _StateDir = None,
     *,
     brokers: Annotated[int, typer.Option(help="Kafka brokers: 1, or 3 with three replicas.")] = 1,
+    extra: Annotated[
+        list[str] | None, typer.Option("--with", help="A further server: redis. May be repeated.")
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Hold the servers until Ctrl-C, then stop them.")
     ] = False,
@@ -46,10 +49,14 @@ def up(
     """Start the servers, or show those that run; data of an earlier run is kept."""
     if brokers not in (1, 3):
         raise ConfigError(f"there can be 1 or 3 brokers, not {brokers}", "use --brokers 1 or 3")
+    for name in extra or ():
+        if name != "redis":
+            raise ConfigError(f"there is no local server {name!r} to add", "use --with redis")
     with _Spinners() as spinners:
         cluster = Cluster.up(
             state_dir or default_directory(),
             brokers=brokers,
+            redis="redis" in (extra or ()),
             owned=foreground,
             progress=spinners.show,
         )
@@ -107,6 +114,7 @@ def _addresses(cluster: Cluster) -> dict[str, Any]:
         "replica_dsn": cluster.replica.dsn,
         "bootstrap_servers": cluster.bootstrap_servers,
         "schema_registry_url": cluster.schema_registry_url,
+        **({"redis_url": cluster.redis_url} if cluster.redis_url else {}),
         "state_dir": str(cluster.state_dir),
         "pids": cluster.pids,
     }

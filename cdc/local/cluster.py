@@ -5,7 +5,8 @@
         cluster.kill("broker-1")
         cluster.start("broker-1")
 
-Servers are named after their databases (``source``, ``replica``), ``broker-1`` to ``broker-3``, ``registry``.
+Servers are named after their databases (``source``, ``replica``), ``broker-1`` to ``broker-3``, ``registry``,
+``redis``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cdc.local.jars import apicurio_jars, cache_directory, kafka_jars
 from cdc.local.keeping import Keeping, end_leftovers
 from cdc.local.postgres import PostgresServer
 from cdc.local.processes import Process, end, pause_tree, signal_tree
+from cdc.local.redis import RedisServer
 from cdc.local.registry import Registry
 from cdc.local.server import Server
 from cdc.local.starting import PortTaken, Progress, await_ready, silent, start
@@ -70,6 +72,7 @@ class Cluster:
         brokers: int = 1,
         postgres: Sequence[str] = ("source", "replica"),
         registry: bool = True,
+        redis: bool = False,
         owned: bool = True,
         settings: Mapping[str, Mapping[str, str]] | None = None,
         progress: Progress = silent,
@@ -78,11 +81,11 @@ class Cluster:
 
         ``brokers`` is 0, 1 or 3. An *owned* cluster ends with this process, whatever ends it;
         another outlives it until ``down``. Data of a stopped cluster is taken up again.
-        ``settings`` are extra PostgreSQL or broker settings by server name.
+        ``settings`` are extra PostgreSQL, broker or Redis settings by server name.
         If it fails nothing is left running that it started.
         Raises ConfigError for a shape that cannot be, Failed for a server that does not start.
         """
-        shape = Shape(brokers, tuple(postgres), registry)
+        shape = Shape(brokers, tuple(postgres), registry, redis)
         _validate(shape)
         _resolve(shape, progress)
         directory = StateDirectory(state_dir)
@@ -194,6 +197,11 @@ class Cluster:
     def schema_registry_url(self) -> str:
         """The base URL of the schema registry; empty where there is none."""
         return self._servers["registry"].address if "registry" in self._servers else ""
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of the Redis server; empty where there is none."""
+        return self._servers["redis"].address if "redis" in self._servers else ""
 
     @property
     def names(self) -> list[str]:
@@ -349,7 +357,12 @@ def _validate(shape: Shape) -> None:
             f"a local cluster has 0, 1 or 3 brokers, not {shape.brokers}", "use --brokers 1 or 3"
         )
     for name in shape.postgres:
-        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in ("registry", "keeper", "postgres"):
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in (
+            "registry",
+            "keeper",
+            "postgres",
+            "redis",
+        ):
             raise ConfigError(
                 f"{name!r} cannot name a PostgreSQL server", "use lower case letters and digits"
             )
@@ -388,5 +401,13 @@ def _servers(directory: StateDirectory, state: State) -> dict[str, Server]:
     if shape.registry:
         found["registry"] = Registry(
             "registry", ports["registry"], directory.data("registry"), directory.log("registry")
+        )
+    if shape.redis:
+        found["redis"] = RedisServer(
+            "redis",
+            ports["redis"],
+            directory.data("redis"),
+            directory.log("redis"),
+            state.settings.get("redis", {}),
         )
     return found

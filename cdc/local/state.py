@@ -40,15 +40,17 @@ class Shape:
     brokers: int
     postgres: tuple[str, ...]
     registry: bool
+    redis: bool = False
 
     def __str__(self) -> str:
         parts = [*self.postgres, f"{self.brokers} broker{'s' if self.brokers != 1 else ''}"]
-        return ", ".join([*parts, "registry"] if self.registry else parts)
+        parts += ["registry"] if self.registry else []
+        return ", ".join([*parts, "redis"] if self.redis else parts)
 
 
 @dataclass(slots=True)
 class State:
-    """The content of ``state.json``; ``settings`` are extra PostgreSQL settings by server."""
+    """The content of ``state.json``; ``settings`` are extra settings by server."""
 
     shape: Shape
     password: str
@@ -73,6 +75,7 @@ class State:
         names = [*self.shape.postgres, *(f"broker-{node}" for node in nodes)]
         names += [f"controller-{node}" for node in nodes]
         names += ["registry"] if self.shape.registry else []
+        names += ["redis"] if self.shape.redis else []
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
 
 

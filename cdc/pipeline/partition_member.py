@@ -18,7 +18,7 @@ from cdc.pipeline.apply import ApplySettings, ApplyStatus
 from cdc.pipeline.open_transaction import ROW_OVERHEAD
 from cdc.pipeline.partition_start import Beginnings
 from cdc.pipeline.partition_track import PartitionTrack
-from cdc.pipeline.partition_watermarks import PartitionWatermarks, Passed
+from cdc.pipeline.partition_watermarks import PartitionWatermarks
 from cdc.pipeline.replica_writer import ReplicaWriter, Writing
 from cdc.pipeline.selection import Selection
 from cdc.position import TopicPartition
@@ -205,17 +205,14 @@ class PartitionMember:
         track.take(record.offset, None)
         self._watermarks.add(record.offset, watermark)
 
-    def _hand_over(self, passed: Passed | None = None) -> None:
-        passed = passed or Passed()
+    def _hand_over(self) -> None:
         progress = self._progress()
-        if not (self._events or progress or passed.tables):
+        if not (self._events or progress):
             return
         events, size = self._events, self._held
         self._events, self._held = [], 0
         self._lent += size
-        self._writer.hand_over(
-            Writing(events, size, 0, self._checkpoint(progress, passed.tables), passed.shapes)
-        )
+        self._writer.hand_over(Writing(events, size, 0, self._checkpoint(progress)))
 
     def _progress(self) -> dict[TopicPartition, PartitionProgress]:
         return {
@@ -229,10 +226,11 @@ class PartitionMember:
     def _checkpoint(
         self,
         progress: Mapping[TopicPartition, PartitionProgress],
-        tables: Mapping[str, TableState],
+        tables: Mapping[str, TableState] | None = None,
     ) -> SinkCheckpoint:
+        source = self._selection.prefix
         return SinkCheckpoint(
-            self._selection.prefix, None, self._cluster_id, tables=tables, progress=progress
+            source, None, self._cluster_id, tables=tables or {}, progress=progress
         )
 
     def _settle(self, timeout: float) -> None:
@@ -282,7 +280,7 @@ class PartitionMember:
     def _look_at_fences(self) -> None:
         self._drain()
         passed = self._watermarks.take(self._store.offsets())
-        if not passed.tables:
+        if not (passed.tables or passed.shapes):
             return
         for tp, track in self._tracks.items():
             if tp.topic == self._selection.watermark_topic:

@@ -78,7 +78,19 @@ class EventEncoder(Protocol):
         ...
 
 
-class EventDecoder(Protocol):
+class RowDecoder(Protocol):
+    """Reads rows and keys for whoever does not take their bytes."""
+
+    def values(self, table: Table, row: bytes) -> Mapping[str, object]:
+        """A row's values by column name, for reports and for stores that do not take bytes."""
+        ...
+
+    def key_values(self, table: Table, key: bytes) -> Mapping[str, object]:
+        """A key record's values by column name."""
+        ...
+
+
+class EventDecoder(RowDecoder, Protocol):
     """Turns records back into what they say: ours, and Debezium's."""
 
     def data(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
@@ -91,14 +103,6 @@ class EventDecoder(Protocol):
 
     def watermark(self, record: Record) -> Watermark:
         """A record of the watermark topic. Rejected when it is none."""
-        ...
-
-    def values(self, table: Table, row: bytes) -> Mapping[str, object]:
-        """A row's values by column name, for reports and for stores that do not take bytes."""
-        ...
-
-    def key_values(self, table: Table, key: bytes) -> Mapping[str, object]:
-        """A key record's values by column name."""
         ...
 
 
@@ -222,6 +226,7 @@ __all__ = [
     "CheckpointTopic",
     "EventDecoder",
     "EventEncoder",
+    "RowDecoder",
     "SchemaRegistry",
     "TopicInfo",
     "TopicReader",

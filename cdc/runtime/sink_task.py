@@ -104,7 +104,7 @@ def _by_partition(
         config.name,
         selection,
         topics,
-        lambda: open_store(config),
+        lambda: open_store(config, decoder),
         decoder,
         settings,
         on_progress,

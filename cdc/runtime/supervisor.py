@@ -187,7 +187,7 @@ class _Task:
                 break
         self._collect()
         if self.status.state == "failed":
-            self.status.said = self._failed  # why, not that it then stopped
+            self.status.said = self._failed or self.status.said  # why, not that it then stopped
         else:
             self.status.state = "stopped"
 

@@ -17,13 +17,12 @@ from cdc.testing.memory_topics import MemoryTopics
 
 
 @dataclass
-class MemoryPartitions:
-    """What a replica of one sink holds: rows, and the state and epoch of each partition.
+class MemoryProgress:
+    """What a replica holds of one sink: the state and epoch of each partition.
 
     ``went_back`` lists partitions that a commit brought back to a lower offset: somebody wrote who may not.
     """
 
-    replica: MemoryReplica = field(default_factory=MemoryReplica)
     states: dict[TopicPartition, PartitionState] = field(default_factory=dict)
     epochs: Counter[TopicPartition] = field(default_factory=Counter)
     tables: dict[str, TableState] = field(default_factory=dict)
@@ -32,24 +31,40 @@ class MemoryPartitions:
     went_back: list[TopicPartition] = field(default_factory=list)
 
 
+@dataclass
+class MemoryPartitions:
+    """A replica of several tasks: rows, and what is held of each sink."""
+
+    replica: MemoryReplica = field(default_factory=MemoryReplica)
+    sinks: dict[str, MemoryProgress] = field(default_factory=dict)
+
+    def of(self, sink: str) -> MemoryProgress:
+        """What is held of this sink."""
+        return self.sinks.setdefault(sink, MemoryProgress())
+
+
 class MemoryPartitionStore:
     """`cdc.protocols.PartitionStore` on `MemoryPartitions`, as one task opens it."""
 
     atomic = True
 
-    def __init__(self, held: MemoryPartitions) -> None:
-        self.held = held
-        self.rows = MemoryStore(held.replica)
+    def __init__(self, partitions: MemoryPartitions) -> None:
+        self.held = MemoryProgress()
+        self.replica = partitions.replica
+        self.rows = MemoryStore(partitions.replica)
+        self._partitions = partitions
         self._epochs: dict[TopicPartition, int] = {}
 
     def claim(
         self,
-        sink: str,  # noqa: ARG002 - there is one
-        source: str,  # noqa: ARG002
+        sink: str,
+        source: str,
         partitions: Sequence[TopicPartition],
     ) -> Mapping[TopicPartition, PartitionState]:
-        self.held.replica.reach()
-        with self.held.replica.lock:
+        self.replica.reach()
+        self.held = self._partitions.of(sink)
+        self.rows.owner = (sink, source)
+        with self.replica.lock:
             for tp in partitions:
                 self.held.epochs[tp] += 1
                 self._epochs[tp] = self.held.epochs[tp]
@@ -60,22 +75,22 @@ class MemoryPartitionStore:
             self._epochs.pop(tp, None)
 
     def begin(self) -> MemoryPartitionTransaction:
-        self.held.replica.reach()
+        self.replica.reach()
         return MemoryPartitionTransaction(self)
 
     def truncate(self, event: Delivered, partitions: int) -> bool:
-        with self.held.replica.lock:
+        with self.replica.lock:
             self.check_epochs([TopicPartition(event.topic, event.partition)])
             place = (event.topic, event.position)
             arrived = self.held.arrived.setdefault(place, set())
             arrived.add(event.partition)
             if place not in self.held.truncated and len(arrived) == partitions:
-                self.held.replica.rows.pop(event.collection, None)
+                self.replica.rows.pop(event.collection, None)
                 self.held.truncated.add(place)
             return place in self.held.truncated
 
     def offsets(self) -> Mapping[TopicPartition, int]:
-        with self.held.replica.lock:
+        with self.replica.lock:
             return {
                 tp: min([state.resume.offset, *state.withheld.values()])
                 for tp, state in self.held.states.items()
@@ -117,9 +132,9 @@ class MemoryPartitionTransaction:
         self._checkpoint = checkpoint
 
     def commit(self) -> None:
-        held = self._store.held
-        held.replica.reach()
-        with held.replica.lock:
+        held, replica = self._store.held, self._store.replica
+        replica.reach()
+        with replica.lock:
             self._store.check_epochs(self._checkpoint.progress)
             rows = MemoryTransaction(self._store.rows)
             rows.apply(self._events)
@@ -127,6 +142,9 @@ class MemoryPartitionTransaction:
                 rows.ensure(shape)
             rows.put_in_place()
             held.tables |= self._checkpoint.tables
+            replica.checkpoints[self._store.rows.owner] = SinkCheckpoint(
+                "", None, tables=dict(held.tables)
+            )
             for tp, progress in self._checkpoint.progress.items():
                 before = held.states.get(tp, PartitionState())
                 if before.resume is not None and progress.resume < before.resume:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector, ConnectorClass
-from cdc.protocols import FencedReader, PartitionStore, ReplicaSide, Source, SourceSide, Store
+from cdc.protocols import (
+    FencedReader,
+    PartitionStore,
+    ReplicaSide,
+    RowDecoder,
+    Source,
+    SourceSide,
+    Store,
+)
 from connectors.postgres.settings import DEBEZIUM_DEFAULTS, DEBEZIUM_WARNINGS, SOURCE_SETTINGS
 from connectors.postgres.sink_settings import (
     JDBC_SINK_CLASS,
@@ -35,7 +43,7 @@ def _store(config: ConnectorConfig) -> Store:
     return open_store(config)
 
 
-def _partition_store(config: ConnectorConfig) -> PartitionStore:
+def _partition_store(config: ConnectorConfig, _: RowDecoder) -> PartitionStore:
     from connectors.postgres.partition_store import open_partition_store
 
     return open_partition_store(config)

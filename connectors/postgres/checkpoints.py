@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import errors
 
-from cdc.checkpoint import Resume, SinkCheckpoint
+from cdc.checkpoint import Resume, SinkCheckpoint, TableState
 from cdc.errors import Failed, Unreachable
 from cdc.position import Position, TopicPartition
 from connectors.postgres import replica_memory
@@ -200,6 +200,12 @@ def load(session: Session, sink: str, source: str) -> SinkCheckpoint:
         tables={collection: state for collection, state, _ in tables if state is not None},
         since={collection: since for collection, _, since in tables if since is not None},
     )
+
+
+def load_tables(session: Session, owner: tuple[str, str]) -> dict[str, TableState]:
+    """The state of each table of a sink and its source."""
+    tables = session.execute(_TABLES, owner).fetchall()
+    return {collection: state for collection, state, _ in tables if state is not None}
 
 
 def save(session: Session, held: Claim, checkpoint: SinkCheckpoint) -> bool:

@@ -264,7 +264,7 @@ def truncated(session: Session, owner: Owner, topic: str, position: Position) ->
 
 def load(session: Session, sink: str, source: str) -> SinkCheckpoint:
     """What the replica holds of all partitions, in the session's snapshot, whoever owns them."""
-    held = checkpoints.load(session, sink, source)
+    tables = checkpoints.load_tables(session, (sink, source))
     offsets: dict[TopicPartition, Resume] = {}
     withheld: dict[TopicPartition, int] = {}
     cluster_id = ""
@@ -276,7 +276,7 @@ def load(session: Session, sink: str, source: str) -> SinkCheckpoint:
         if waiting is not None:
             withheld[TopicPartition(topic, number)] = waiting
     return SinkCheckpoint(
-        source, None, cluster_id, offsets=offsets, tables=held.tables, withheld=withheld
+        source, None, cluster_id, offsets=offsets, tables=tables, withheld=withheld
     )
 
 

@@ -11,7 +11,7 @@ from cdc.errors import Failed, Unreachable
 from cdc.event import Delivered
 from cdc.position import TopicPartition
 from cdc.protocols import PartitionStore, StoreTransaction
-from connectors.postgres import partition_checkpoints
+from connectors.postgres import checkpoints, partition_checkpoints
 from connectors.postgres.partition_session import PartitionSession
 from connectors.postgres.row_faults import RowFaults
 from connectors.postgres.sink_settings import SinkSettings
@@ -126,8 +126,7 @@ class PostgresPartitionStore:
     def _look_at_tables(self, session: PartitionSession) -> None:
         if (now := time.monotonic()) >= self._look_due:
             self._look_due = now + _LOOK_SECONDS
-            held = partition_checkpoints.load(session.connection, *session.owner)
-            self._states = dict(held.tables)
+            self._states = checkpoints.load_tables(session.connection, session.owner)
 
     def _claimed(self) -> PartitionSession:
         if self._session is None:

@@ -13,18 +13,10 @@ from psycopg.conninfo import make_conninfo
 from cdc.config import MOST_MESSAGE_BYTES, ConnectorConfig, Setting
 from cdc.errors import ConfigError
 from cdc.fence import OUR_MESSAGES
+from cdc.setting_values import boolean, one_of, only, patterns, whole
 from cdc.table import TableId
 from connectors.postgres.column_rules import ColumnRules
-from connectors.postgres.setting_values import (
-    boolean,
-    identifier,
-    one_of,
-    only,
-    patterns,
-    ports,
-    slot_name,
-    whole,
-)
+from connectors.postgres.setting_values import identifier, ports, slot_name
 from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.settings_of_debezium import FOREIGN
 

@@ -10,9 +10,9 @@ import re
 from typing import Any, Final
 
 from cdc.config import ConnectorConfig, Setting
+from cdc.setting_values import patterns
 from connectors.postgres.column_rules import ColumnRules, KeyRule, MaskRule
 from connectors.postgres.masks import ALGORITHMS, Hash, Stars, Truncation
-from connectors.postgres.setting_values import patterns
 
 _CHARS = re.compile(r"(\d+)\.chars")
 _HASH = re.compile(r"(v2\.)?([^.]+)\.with\.salt\.(.+)")

@@ -7,7 +7,7 @@ https://debezium.io/documentation/reference/stable/connectors/postgresql.html#po
 from __future__ import annotations
 
 from cdc.config import Setting
-from connectors.postgres.setting_values import only
+from cdc.setting_values import only
 
 _ONE_FORM = "the form of values is fixed in this version"
 _WHOLE_ROWS = "whole rows are captured, so that a replica can be verified"

@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.config import ConnectorConfig, Setting
 from cdc.errors import ConfigError
+from cdc.setting_values import boolean, one_of, only, whole
 from cdc.table import TableId
 from connectors.postgres.replica_ddl import Policy
-from connectors.postgres.setting_values import boolean, one_of, only, whole
 from connectors.postgres.sink_settings_of_jdbc import FOREIGN
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")

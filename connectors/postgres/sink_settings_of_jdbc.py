@@ -7,7 +7,7 @@ https://debezium.io/documentation/reference/stable/connectors/jdbc.html#jdbc-con
 from __future__ import annotations
 
 from cdc.config import Setting
-from connectors.postgres.setting_values import only
+from cdc.setting_values import only
 
 _NAMES = "a name that is changed could not be compared with the source's"
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from cdc.protocols import Store
+from cdc.protocols import PartitionStore, Store
 from cdc.table import Table
+from cdc.testing.memory_partitions import MemoryPartitions, MemoryPartitionStore
 from cdc.testing.memory_store import MemoryReplica, MemoryStore
+from cdc.testing.partition_contract import PartitionStoreContract
 from cdc.testing.store_contract import StoreContract
 
 
@@ -23,3 +25,15 @@ class TestMemoryStore(StoreContract):
 
     def exists(self, table: Table) -> bool:
         return str(table.id) in self.replica.rows
+
+
+class TestMemoryPartitionStore(PartitionStoreContract):
+    @pytest.fixture(autouse=True)
+    def empty_replica(self) -> None:
+        self.held = MemoryPartitions()
+
+    def open_store(self) -> PartitionStore:
+        return MemoryPartitionStore(self.held)
+
+    def rows(self, table: Table) -> Sequence[Mapping[str, object]]:
+        return list(self.held.replica.rows.get(str(table.id), {}).values())

@@ -73,13 +73,18 @@ def event(
     )
 
 
-def store(dsn: str, **overrides: object) -> PostgresStore:
-    """A store of the replica, under our defaults but for ``overrides`` (dots of names as underscores)."""
+def sink_settings(dsn: str, **overrides: object) -> SinkSettings:
+    """Settings of a replica, our defaults but for ``overrides`` (dots of names as underscores)."""
     values: dict[str, object] = {setting.name: setting.default for setting in SINK_SETTINGS}
     values |= {"connection.url": dsn}
     values |= {name.replace("_", "."): value for name, value in overrides.items()}
     config = ConnectorConfig("tests", "postgres", "sink", "postgres.Sink", values)
-    return PostgresStore(SinkSettings.of(config))
+    return SinkSettings.of(config)
+
+
+def store(dsn: str, **overrides: object) -> PostgresStore:
+    """A store of the replica, under `sink_settings`."""
+    return PostgresStore(sink_settings(dsn, **overrides))
 
 
 @dataclass

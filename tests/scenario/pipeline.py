@@ -88,7 +88,9 @@ class Pipeline:
         )
 
     def _write(self, path: Path, config: dict[str, Any]) -> None:
-        path.write_text(json.dumps(config), encoding="utf-8")
+        """A property of None is left out."""
+        given = {name: value for name, value in config.items() if value is not None}
+        path.write_text(json.dumps(given), encoding="utf-8")
 
     def change(self, path: Path, values: dict[str, Any]) -> None:
         """Other values in a connector's file; the next start obeys them."""

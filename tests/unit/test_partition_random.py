@@ -116,8 +116,8 @@ class World:
                 break
             for task in self.tasks:
                 task.step()
-        assert self.done(), {tp: state.resume for tp, state in self.held.states.items()}
-        assert not self.held.went_back, self.held.went_back
+        assert self.done(), {tp: state.resume for tp, state in self.held.of("sink").states.items()}
+        assert not self.held.of("sink").went_back, self.held.of("sink").went_back
         for task in self.tasks:
             task.member.close()
 
@@ -137,7 +137,7 @@ class World:
         return all(self._offset(tp) >= end for tp, end in ends.items() if end)
 
     def _offset(self, tp: TopicPartition) -> int:
-        state = self.held.states.get(tp)
+        state = self.held.of("sink").states.get(tp)
         return state.resume.offset if state and state.resume else 0
 
 
