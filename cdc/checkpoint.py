@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from cdc.fence import Signal
 from cdc.position import Position, TopicPartition
-from cdc.table import TableId
+from cdc.table import KeyRange, TableId
 
 TableState = Literal["backfilling", "live", "stale", "parked"]
 """In a replica: still being copied; equal to the source at the checkpoint; known not to be; with parked keys."""
@@ -27,13 +27,13 @@ class Identity(NamedTuple):
 class BackfillProgress:
     """How far the first copy of one table has come.
 
-    ``after`` is the key up to which rows are on the topics (Avro key record); None before the first chunk. ``key`` is
-    what that record is encoded by: under another key it means nothing.
+    ``remaining`` are the stretches of its keys whose rows are not all on the topics, each read by a chain of its own.
+    ``key`` is what their bounds are encoded by: under another key they mean nothing.
     ``opened`` is the LSN of the fence that opened it, 0 while it waits.
     """
 
     state: Literal["waiting", "running", "done"]
-    after: bytes | None = None
+    remaining: tuple[KeyRange, ...] = (KeyRange(),)
     opened: int = 0
     rows: int = 0
     signal: str = ""
@@ -105,7 +105,9 @@ class SourceCheckpoint:
                 {
                     "table": list(table),
                     "state": progress.state,
-                    "after": _text(progress.after),
+                    "remaining": [
+                        [_text(keys.after), _text(keys.upto)] for keys in progress.remaining
+                    ],
                     "opened": progress.opened,
                     "rows": progress.rows,
                     "signal": progress.signal,
@@ -140,7 +142,7 @@ class SourceCheckpoint:
                 backfills={
                     TableId(*entry["table"]): BackfillProgress(
                         entry["state"],
-                        _bytes(entry["after"]),
+                        _remaining(entry),
                         entry["opened"],
                         entry["rows"],
                         entry["signal"],
@@ -218,6 +220,13 @@ class SinkCheckpoint:
     since: Mapping[str, int] = field(default_factory=dict)
     progress: Mapping[TopicPartition, PartitionProgress] = field(default_factory=dict)
     withheld: Mapping[TopicPartition, int] = field(default_factory=dict)
+
+
+def _remaining(entry: Mapping[str, Any]) -> tuple[KeyRange, ...]:
+    """Until there were several chains, the key was stored behind which the only one went on."""
+    if "remaining" not in entry:
+        return (KeyRange(_bytes(entry["after"])),)
+    return tuple(KeyRange(_bytes(after), _bytes(upto)) for after, upto in entry["remaining"])
 
 
 def _text(value: bytes | None) -> str | None:

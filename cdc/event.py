@@ -169,12 +169,14 @@ class DeadLetter(NamedTuple):
 class Rows(NamedTuple):
     """What a fenced read brought: rows of one table as (key, row) records, in key order where a range was read.
 
-    ``last`` is the last row's key when more may follow, None when the range's end was reached.
+    ``last`` is the last row's key when more may follow, None when the range's end was reached. ``unread`` are keys that
+    were asked for by name and not looked for, because the rows before them were wide.
     """
 
     table: Table
     rows: list[tuple[bytes, bytes]]
     last: bytes | None
+    unread: tuple[bytes, ...] = ()
 
 
 __all__ = [

@@ -31,6 +31,13 @@ class TableId(NamedTuple):
         return cls(schema, name)
 
 
+class KeyRange(NamedTuple):
+    """Rows with ``after < key <= upto`` in key order (Avro key records); None leaves that side open."""
+
+    after: bytes | None = None
+    upto: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a row schema.

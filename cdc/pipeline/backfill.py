@@ -8,104 +8,29 @@ Everything here is bookkeeping: reads happen in other processes, sending happens
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cdc.checkpoint import BackfillProgress
 from cdc.errors import CdcError, Gone, Rejected, Unreachable
 from cdc.event import Change, Rows
 from cdc.fence import Fence, Signal, Watermark
+from cdc.pipeline.admission import Admission, Amendment, reads
+from cdc.pipeline.copies import Chain, Copy, Flight, key_shape
 from cdc.pipeline.fences import FenceJudge, Judgement
 from cdc.pipeline.reading import Job, Read, Readers
-from cdc.table import Table, TableId
+from cdc.pipeline.rereads import OUR_OWN, Rereads, too_many
+from cdc.table import KeyRange, Table, TableId
 
 log = logging.getLogger(__name__)
 
-_FIRST_ROWS = 1_000
 MOST_ROWS = 20_000
 """Rows of one range, unless it is told otherwise."""
-_TARGET_BYTES = 2 << 20
-_READS_AHEAD = 2
-_KEYS_AT_ONCE = 2_000
 _RETRY_SECONDS = 1.0
-
-OUR_OWN = ""
-"""The source of signals that capture made for itself: nobody waits for the fence that has their name."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A read that was asked for and whose fence has not been met; of a range, or of the keys of ``signals``."""
-
-    job: Job
-    read_from: int
-    signals: tuple[Signal, ...]
-    rows: Rows | None = None
-
-
-@dataclass(slots=True)
-class _Copy:
-    """The first copy of one table: ranges follow each other by key.
-
-    ``owed`` are the signals whose rows must be read again before the copy is whole, once the last range is in: those
-    that were waiting then. Later ones find every row in the replica, so the copy does not wait for them (a table whose
-    keys keep changing would be copied for ever). ``key`` is what the keys of its ranges are encoded by.
-    """
-
-    table: TableId
-    next_after: bytes | None
-    exhausted: bool = False
-    limit: int = _FIRST_ROWS
-    flights: deque[_Flight] = field(default_factory=deque)
-    owed: set[str] | None = None
-    key: str = ""
-
-    @property
-    def whole(self) -> bool:
-        """Whether everything that the copy needs has entered the stream."""
-        return self.owed is not None and not self.owed
-
-    def may_read(self) -> bool:
-        """The next range begins behind the last row of the one before, so that one must have arrived."""
-        return (
-            not self.exhausted
-            and len(self.flights) < _READS_AHEAD
-            and all(flight.rows is not None for flight in self.flights)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What enters the stream at a fence, and what is true once it is acknowledged.
-
-    ``watermark`` lacks only its end offsets. ``progress`` and the two lists of signals go into the checkpoint.
-    ``withdrawn``: an earlier capture may have sent rows at this fence, and not all of them.
-    """
-
-    changes: list[Change]
-    watermark: Watermark
-    progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
-    new_signals: tuple[Signal, ...] = ()
-    finished: frozenset[str] = frozenset()
-    withdrawn: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Amendment:
-    """What reads that can never be made as they were asked for change in the checkpoint.
-
-    ``gone`` are tables that cannot be read any more. ``progress`` are copies that begin again, ``finished`` signals
-    that such a copy answers.
-    """
-
-    gone: frozenset[TableId] = frozenset()
-    progress: Mapping[TableId, BackfillProgress] = field(default_factory=dict)
-    finished: frozenset[str] = frozenset()
 
 
 class Backfill:
@@ -134,10 +59,10 @@ class Backfill:
         self._progress = dict(progress)
         self._may_read = may_read
         self._admitted = frozenset(admitted)
-        self._copies: dict[TableId, _Copy] = {}
-        self._rereads: deque[Signal] = deque(s for s in signals if s.type == "repair")
+        self._copies: dict[TableId, Copy] = {}
+        self._rereads = Rereads(s for s in signals if s.type == "repair")
         self._reread_last = False
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._shapes: dict[TableId, Table] = {}
         self._amendments: deque[Amendment] = deque()
         self._not_before = 0.0
@@ -145,7 +70,7 @@ class Backfill:
         self._asked = 0
         for table, entry in self._progress.items():
             if entry.state != "done":
-                self._copies[table] = _Copy(table, entry.after, key=entry.key)
+                self._copies[table] = Copy.resumed(table, entry, readers.count)
 
     @property
     def busy(self) -> bool:
@@ -154,10 +79,8 @@ class Backfill:
 
     def open(self, table: TableId, lsn: int, signal: str = "") -> Admission:
         """Begin (or begin again) the copy of a table at this place of the log."""
-        progress = BackfillProgress("running", None, lsn, 0, signal)
-        self._drop_flights(table)
-        self._progress[table] = progress
-        self._copies[table] = _Copy(table, None)
+        progress = BackfillProgress("running", opened=lsn, signal=signal)
+        self._begin(table, progress)
         name = signal or f"open-{table}-{lsn}"
         mark = Watermark(name, "backfill", table, self._generation, lsn, {}, phase="open")
         return Admission([], mark, {table: progress})
@@ -167,18 +90,26 @@ class Backfill:
 
         The checkpoint must hold the parts until an admission says that they are finished.
         """
-        parts = tuple(
-            replace(
-                signal,
-                id=signal.id
-                if start + _KEYS_AT_ONCE >= len(signal.keys)
-                else f"{signal.id}/{start}",
-                keys=signal.keys[start : start + _KEYS_AT_ONCE],
-            )
-            for start in range(0, len(signal.keys), _KEYS_AT_ONCE)
-        )
-        self._rereads.extend(parts)
-        return parts
+        return self._rereads.take(signal)
+
+    def read_again(self, name: str, table: TableId, keys: Iterable[bytes]) -> tuple[Signal, ...]:
+        """Rows that the log does not give whole, by our own wish; see `take`.
+
+        When too many wait already, the table is copied anew instead: an amendment says so, and nothing is returned.
+        """
+        signal = Signal(name, "repair", OUR_OWN, table, tuple(keys))
+        waiting = [s for s in self._waiting_signals(table) if s.source == OUR_OWN]
+        if not too_many((signal, *waiting)):
+            return self.take(signal)
+        log.warning("%s is copied from its first key: too many of its keys have changed", table)
+        answered = frozenset(s.id for s in waiting)
+        self._rereads.forget(answered)
+        for fence, flight in list(self._flights.items()):
+            if flight.chain is None and answered.issuperset(s.id for s in flight.signals):
+                del self._flights[fence]
+                self._judge.unwatch(table)
+        self._amendments.append(Amendment(progress=self.copy_again(table), finished=answered))
+        return ()
 
     def step(self) -> None:
         """Collect reads that came in, ask for the next ones. Quick; raises what a reader failed of."""
@@ -200,11 +131,14 @@ class Backfill:
     def copy_again(self, table: TableId) -> Mapping[TableId, BackfillProgress]:
         """Read all of a table, because its rows are more than can be asked for one by one; its progress from here."""
         before = self._progress.get(table) or BackfillProgress("running")
-        progress = replace(before, state="running", after=None)
-        self._drop_flights(table)
-        self._progress[table] = progress
-        self._copies[table] = _Copy(table, None)
+        progress = replace(before, state="running", remaining=(KeyRange(),), key="")
+        self._begin(table, progress)
         return {table: progress}
+
+    def _begin(self, table: TableId, progress: BackfillProgress) -> None:
+        self._drop_copy(table)
+        self._progress[table] = progress
+        self._copies[table] = Copy.resumed(table, progress, self._readers.count)
 
     def at_fence(self, fence: Fence, lsn: int) -> Admission:
         """Our own fence was met in the log at ``lsn``: its rows enter here, or its read is void."""
@@ -221,7 +155,7 @@ class Backfill:
         if void:
             self._ask_again(flight)
             return self._void(fence, lsn, void)
-        if not flight.signals:
+        if flight.chain is not None:
             return self._admit_range(flight, flight.rows, judgement, fence, lsn)
         return self._admit_keys(flight, flight.rows, judgement, lsn)
 
@@ -237,32 +171,41 @@ class Backfill:
         return self._ask_range()
 
     def _ask_keys(self) -> None:
-        """Those of the first signal; with it, those of others of its table that nobody waits for by name."""
-        signals = [self._rereads.popleft()]
-        keys = dict.fromkeys(signals[0].keys)
-        while self._rereads and _may_join(signals[0], self._rereads[0], len(keys)):
-            signals.append(self._rereads.popleft())
-            keys |= dict.fromkeys(signals[-1].keys)
+        signals = self._rereads.next()
+        keys = tuple(dict.fromkeys(key for signal in signals for key in signal.keys))
         table = signals[0].table
-        job = Job(self._fence_id(signals[0].id), table, keys=tuple(keys))
-        self._give(_Flight(job, self._judge.watch(table), tuple(signals)))
+        job = Job(self._fence_id(signals[0].id), table, keys=keys)
+        self._give(Flight(job, self._judge.watch(table), signals))
 
     def _ask_range(self) -> bool:
         for copy in self._copies.values():
-            if copy.may_read():
-                limit = min(copy.limit, self._most_rows)
-                job = Job(self._fence_id(str(copy.table)), copy.table, copy.next_after, limit)
-                flight = _Flight(job, self._judge.watch(copy.table), ())
-                copy.flights.append(flight)
-                self._give(flight)
+            if copy.splitting:
+                continue
+            if copy.unsplit:
+                copy.splitting = self._fence_id(f"split-{copy.table}")
+                self._readers.give(Job(copy.splitting, copy.table, parts=self._readers.count))
                 return True
+            for chain in copy.chains:
+                if chain.may_read():
+                    self._ask_range_of(copy, chain)
+                    return True
         return False
 
-    def _give(self, flight: _Flight) -> None:
+    def _ask_range_of(self, copy: Copy, chain: Chain) -> None:
+        limit = min(chain.limit, self._most_rows)
+        job = Job(self._fence_id(str(copy.table)), copy.table, chain.next_range, limit)
+        flight = Flight(job, self._judge.watch(copy.table), chain=chain)
+        chain.flights.append(flight)
+        self._give(flight)
+
+    def _give(self, flight: Flight) -> None:
         self._flights[flight.job.fence] = flight
         self._readers.give(flight.job)
 
     def _arrived(self, read: Read) -> None:
+        if read.job.parts:
+            self._split(read)
+            return
         flight = self._flights.get(read.job.fence)
         if flight is None:
             return  # given up meanwhile
@@ -271,18 +214,34 @@ class Backfill:
             self._failed(flight, read.error)
             return
         flight.rows = read.rows._replace(table=self._intern(read.rows.table))
-        copy = self._copies.get(flight.job.table)
-        if copy is not None and flight in copy.flights:
-            key = _key_shape(flight.rows.table)
-            if flight.job.after is not None and copy.key != key:
+        if flight.chain is not None:
+            copy = self._copies[flight.job.table]
+            key = key_shape(flight.rows.table)
+            if flight.job.range != KeyRange() and copy.key != key:
                 self._failed(flight, Rejected("its key has changed"))
                 return
             copy.key = key
-            copy.next_after = read.rows.last
-            copy.exhausted = read.rows.last is None
-            copy.limit = min(_next_limit(copy.limit, read.rows), self._most_rows)
+            flight.chain.arrived(read.rows, self._most_rows)
 
-    def _failed(self, flight: _Flight, error: CdcError) -> None:
+    def _split(self, read: Read) -> None:
+        """The keys to divide a copy at, or why there are none."""
+        copy = self._copies.get(read.job.table)
+        if copy is None or copy.splitting != read.job.fence:
+            return  # it began again, or is given up
+        copy.splitting = ""
+        if read.rows is not None:
+            copy.split([key for key, _ in read.rows.rows], key_shape(read.rows.table))
+            return
+        assert read.error is not None
+        match read.error:
+            case Unreachable():
+                self._not_before = time.monotonic() + _RETRY_SECONDS
+            case Gone() as gone:
+                self._gone(copy.table, gone)
+            case _:
+                raise read.error
+
+    def _failed(self, flight: Flight, error: CdcError) -> None:
         """No fence follows, or one that is void."""
         table = flight.job.table
         del self._flights[flight.job.fence]
@@ -292,11 +251,7 @@ class Backfill:
                 self._not_before = time.monotonic() + _RETRY_SECONDS
                 self._ask_again(flight)
             case Gone():
-                log.warning(
-                    "%s; it is not copied any further (when it is there again, restart the connector)",
-                    error.what,
-                )
-                self.give_up(table)
+                self._gone(table, error)
             case Rejected():
                 log.warning("%s is copied from its first key: %s", table, error.what)
                 finished = frozenset(signal.id for signal in flight.signals)
@@ -306,42 +261,49 @@ class Backfill:
             case _:
                 raise error
 
+    def _gone(self, table: TableId, error: Gone) -> None:
+        log.warning(
+            "%s; it is not copied any further (when it is there again, restart the connector)",
+            error.what,
+        )
+        self.give_up(table)
+
     def give_up(self, table: TableId) -> None:
         """Nothing of the table is read any more; an amendment says so."""
-        self._drop_flights(table)
+        self._drop_copy(table)
         for fence, flight in list(self._flights.items()):
             if flight.job.table == table:
                 del self._flights[fence]
                 self._judge.unwatch(table)
-        self._copies.pop(table, None)
         self._progress.pop(table, None)
-        self._rereads = deque(signal for signal in self._rereads if signal.table != table)
+        self._rereads.forget({signal.id for signal in self._rereads.of(table)})
         self._amendments.append(Amendment(gone=frozenset({table})))
 
-    def _ask_again(self, flight: _Flight) -> None:
-        if flight.signals:
-            self._rereads.extend(flight.signals)
-        elif (copy := self._copies.get(flight.job.table)) is not None and flight in copy.flights:
-            # Ranges behind this one began at its last row: they are read again with it.
-            self._drop_flights(copy.table, first=flight)
-            copy.next_after, copy.exhausted, copy.owed = flight.job.after, False, None
+    def _ask_again(self, flight: Flight) -> None:
+        if flight.chain is None:
+            self._rereads.put_back(flight.signals)
+        elif flight in flight.chain.flights:
+            self._drop_flights(flight.chain, first=flight)
+            flight.chain.back_to(flight)
+            self._copies[flight.job.table].owed = None
 
-    def _overtaken(self, flight: _Flight) -> str:
-        """Ranges enter in the order of their keys, whatever the order in which two readers let their fences go."""
-        copy = self._copies.get(flight.job.table)
-        if flight.signals or (copy is not None and copy.flights[0] is flight):
+    def _overtaken(self, flight: Flight) -> str:
+        """A chain's ranges enter in the order of their keys, whatever the order in which readers let their fences go."""
+        if flight.chain is None or flight.chain.flights[0] is flight:
             return ""
         return "the range before this one has not entered yet"
 
-    def _drop_flights(self, table: TableId, first: _Flight | None = None) -> None:
-        """Give up the reads of this copy, or those from ``first`` on."""
-        copy = self._copies.get(table)
-        if copy is None:
-            return
-        while copy.flights:
-            flight = copy.flights.pop()
+    def _drop_copy(self, table: TableId) -> None:
+        copy = self._copies.pop(table, None)
+        for chain in copy.chains if copy is not None else ():
+            self._drop_flights(chain)
+
+    def _drop_flights(self, chain: Chain, first: Flight | None = None) -> None:
+        """Give up the reads of this chain, or those from ``first`` on."""
+        while chain.flights:
+            flight = chain.flights.pop()
             if self._flights.pop(flight.job.fence, None) is not None:
-                self._judge.unwatch(table)
+                self._judge.unwatch(flight.job.table)
             if flight is first:
                 return
 
@@ -376,24 +338,23 @@ class Backfill:
         return Admission([], mark)
 
     def _admit_range(
-        self, flight: _Flight, read: Rows, judgement: Judgement, fence: Fence, lsn: int
+        self, flight: Flight, read: Rows, judgement: Judgement, fence: Fence, lsn: int
     ) -> Admission:
-        table = flight.job.table
+        table, chain = flight.job.table, flight.chain
+        assert chain is not None
         copy = self._copies[table]
-        copy.flights.popleft()
-        changes = _reads(read.table, read.rows, judgement.touched, lsn)
+        chain.flights.popleft()
+        changes = reads(read.table, read.rows, judgement.touched, lsn)
         before = self._progress[table]
         again = self._read_again(table, judgement, (key for key, _ in read.rows), fence.id)
         progress = replace(
             before,
             state="running",
-            after=read.last,
+            remaining=copy.entered(chain, flight, read.last),
             rows=before.rows + len(changes),
             key=copy.key,
         )
-        if read.last is None:
-            # The key stays at the last range's start until the copy is done: a restart reads that range again.
-            progress = replace(progress, after=flight.job.after)
+        if chain.done and copy.chains == [chain]:
             copy.owed = self._waiting_of(table)
         return self._finish(
             read.table,
@@ -404,24 +365,31 @@ class Backfill:
             lsn=lsn,
             again=again,
             finished=frozenset(),
+            of_range=True,
         )
 
     def _admit_keys(
         self,
-        flight: _Flight,
+        flight: Flight,
         read: Rows,
         judgement: Judgement,
         lsn: int,
     ) -> Admission:
         table = flight.job.table
-        changes = _reads(read.table, read.rows, judgement.touched, lsn)
-        found = {key for key, _ in read.rows}
+        changes = reads(read.table, read.rows, judgement.touched, lsn)
+        found = {key for key, _ in read.rows} | set(read.unread)
         for key in flight.job.keys or ():
             if key not in found and key not in judgement.touched:
                 changes.append(Change(read.table, "d", lsn - 1, len(changes) + 1, key, None, None))
-        ids = frozenset(signal.id for signal in flight.signals)
-        name = flight.signals[0].id
+        signals = flight.signals
+        name = signals[0].id
         again = self._read_again(table, judgement, flight.job.keys or (), name)
+        if read.unread:
+            # The first signal stays open for what is left, under its name: whoever waits for it waits on.
+            rest = replace(signals[0], keys=read.unread)
+            self._rereads.go_on(rest)
+            again, signals, name = (*again, rest), signals[1:], f"{name}/part"
+        ids = frozenset(signal.id for signal in signals)
         copy = self._copies.get(table)
         if copy is not None and copy.owed:
             if copy.owed & ids:
@@ -436,6 +404,7 @@ class Backfill:
             lsn=lsn,
             again=again,
             finished=ids,
+            of_range=False,
         )
 
     def _finish(
@@ -449,11 +418,12 @@ class Backfill:
         lsn: int,
         again: tuple[Signal, ...],
         finished: frozenset[str],
+        of_range: bool,
     ) -> Admission:
         table = shape.id
         if done:
             assert progress is not None
-            progress = replace(progress, state="done", after=None)
+            progress = replace(progress, state="done", remaining=())
             del self._copies[table]
         update = {}
         if progress is not None:
@@ -462,7 +432,7 @@ class Backfill:
         copying = done or table in self._copies
         mark = Watermark(
             name,
-            "backfill" if copying and not finished else "repair",
+            "backfill" if copying and of_range else "repair",
             table,
             self._generation,
             lsn,
@@ -484,37 +454,9 @@ class Backfill:
         return self.take(Signal(f"again-{name}", "repair", OUR_OWN, table, keys))
 
     def _waiting_of(self, table: TableId) -> set[str]:
+        return {signal.id for signal in self._waiting_signals(table)}
+
+    def _waiting_signals(self, table: TableId) -> list[Signal]:
         """Signals whose rows have not been read again."""
         under_way = (signal for flight in self._flights.values() for signal in flight.signals)
-        return {s.id for s in (*self._rereads, *under_way) if s.table == table}
-
-
-def _key_shape(table: Table) -> str:
-    return json.dumps([(column.name, column.avro) for column in table.key_columns])
-
-
-def _may_join(first: Signal, other: Signal, keys: int) -> bool:
-    return (
-        first.source == OUR_OWN == other.source
-        and other.table == first.table
-        and keys + len(other.keys) <= _KEYS_AT_ONCE
-    )
-
-
-def _reads(
-    table: Table, rows: list[tuple[bytes, bytes]], touched: Mapping[bytes, bool], lsn: int
-) -> list[Change]:
-    if touched:
-        rows = [entry for entry in rows if entry[0] not in touched]
-    return [
-        Change(table, "r", lsn - 1, order, key, None, row)
-        for order, (key, row) in enumerate(rows, start=1)
-    ]
-
-
-def _next_limit(limit: int, read: Rows) -> int:
-    """As many rows as make a read of about the target size; grows by no more than four times."""
-    if not read.rows:
-        return limit
-    size = sum(len(row) for _, row in read.rows) / len(read.rows) + 1
-    return int(max(1, min(limit * 4, _TARGET_BYTES / size)))
+        return [*self._rereads.of(table), *(s for s in under_way if s.table == table)]

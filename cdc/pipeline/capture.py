@@ -29,11 +29,13 @@ from cdc.event import (
     Truncate,
 )
 from cdc.failure_points import reach
-from cdc.fence import FENCE_PREFIX, OUR_MESSAGES, SIGNAL_PREFIX, Fence, Signal, Watermark
-from cdc.pipeline.backfill import MOST_ROWS, OUR_OWN, Admission, Backfill
+from cdc.fence import OUR_MESSAGES, Fence, Signal, Watermark
+from cdc.pipeline.admission import Admission
+from cdc.pipeline.backfill import MOST_ROWS, Backfill
 from cdc.pipeline.delivery import Delivery
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
+from cdc.pipeline.requests import request_of
 from cdc.pipeline.schema_changes import Followed, SchemaChanges
 from cdc.pipeline.source_progress import Step
 from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
@@ -41,10 +43,6 @@ from cdc.table import Table, TableId
 
 log = logging.getLogger(__name__)
 
-_REQUESTS: Mapping[str, Callable[[bytes], Fence | Signal]] = {
-    FENCE_PREFIX: Fence.from_message,
-    SIGNAL_PREFIX: Signal.from_message,
-}
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
 _PATIENCE_WHEN_BUSY = 0.005
@@ -206,15 +204,18 @@ class Capture:
         self._judge.changed(changes)
         self._delivery.write(self._encoder.changes(changes))
         self.statistics.events += len(changes)
+        moved: dict[TableId, list[Change]] = {}
         for change in changes:
             if change.unchanged and change.other_key is not None and change.key is not None:
-                self._read_moved_row(change, change.key)
+                moved.setdefault(change.table.id, []).append(change)
+        for table, rows in moved.items():
+            self._read_moved_rows(table, rows)
 
-    def _read_moved_row(self, change: Change, key: bytes) -> None:
-        """A row got a new key and the log does not carry it whole: it is read again under a fence."""
-        name = f"moved-{change.lsn}-{change.total_order}"
-        signal = Signal(name, "repair", OUR_OWN, change.table.id, (key,))
-        parts = self._backfill.take(signal)
+    def _read_moved_rows(self, table: TableId, rows: Sequence[Change]) -> None:
+        """Rows got new keys and the log does not carry them whole: they are read again under a fence."""
+        # The name says which rows, so that a replay which cuts the transaction elsewhere does not reuse it.
+        name = f"moved-{rows[0].lsn}-{rows[0].total_order}-{rows[-1].total_order}"
+        parts = self._backfill.read_again(name, table, (row.key for row in rows if row.key))
         self._mark(Step(self._delivery.lsn, new_signals=parts, settled=True))
 
     def _message(self, message: Message) -> None:
@@ -224,21 +225,12 @@ class Capture:
             self._delivery.write(self._encoder.message(message))
             if not message.transactional:
                 self._mark(Step(message.lsn, settled=True))
-        elif message.transactional:
-            return  # ours stand between transactions; these only carry the log to disk
-        elif message.prefix in (FENCE_PREFIX, SIGNAL_PREFIX):
-            try:
-                request = _REQUESTS[message.prefix](message.content)
-            except ValueError as error:
-                # Anybody may write such a message: it must not stop capture, now and at every restart.
-                log.warning("a message %s at %d is ignored: %s", message.prefix, message.lsn, error)
-                return
-            if request.source != self._prefix:
-                return
-            if isinstance(request, Fence):
-                self._fence(request, message.lsn)
-            else:
-                self._signal(request, message.lsn)
+            return
+        request = request_of(message, self._prefix)
+        if isinstance(request, Fence):
+            self._fence(request, message.lsn)
+        elif request is not None:
+            self._signal(request, message.lsn)
 
     # --- tables that change ----------------------------------------------------------------------------------
 

@@ -21,23 +21,28 @@ from cdc.config import ConnectorConfig
 from cdc.errors import CdcError, Unreachable
 from cdc.event import Rows
 from cdc.protocols import FencedReader
-from cdc.table import TableId
+from cdc.table import KeyRange, TableId
 
 OpenReader = Callable[[ConnectorConfig], FencedReader]
 
 _HANDING_OVER = 30.0
 _SLICE = 0.001
+_WHOLE = KeyRange()
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fenced read: of a range (``keys`` None), or of these keys. ``fence`` names the job and its fence."""
+    """One fenced read: of a range (``keys`` None), or of these keys. ``fence`` names the job and its fence.
+
+    With ``parts`` it is no read and has no fence: keys that divide the table so are wanted.
+    """
 
     fence: str
     table: TableId
-    after: bytes | None = None
+    range: KeyRange = _WHOLE
     limit: int = 0
     keys: tuple[bytes, ...] | None = None
+    parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,12 @@ class Read:
 
 
 class Readers(Protocol):
-    """Takes jobs, gives reads. A read's rows are on their way before its fence can be met in the log."""
+    """Takes jobs, gives reads. A read's rows are on their way before its fence can be met in the log.
+
+    ``count`` is how many jobs can run at once.
+    """
+
+    count: int
 
     def idle(self) -> bool:
         """Whether a job given now would start at once."""
@@ -81,11 +91,11 @@ class ReaderProcesses:
     def __init__(self, open_reader: OpenReader, config: ConnectorConfig, count: int) -> None:
         self._open_reader = open_reader
         self._config = config
-        self._count = count
+        self.count = count
         self._processes: list[_ReaderProcess] = []
 
     def idle(self) -> bool:
-        return len(self._processes) < self._count or any(p.free for p in self._processes)
+        return len(self._processes) < self.count or any(p.free for p in self._processes)
 
     def give(self, job: Job) -> None:
         process = next((p for p in self._processes if p.free), None)
@@ -207,8 +217,11 @@ def _sent(pipe: Connection, read: Read) -> bool:
 
 
 def _read(pipe: Connection, reader: FencedReader, job: Job) -> None:
+    if job.parts:
+        pipe.send(Read(job, reader.split(job.table, job.parts)))
+        return
     block = (
-        reader.read_range(job.table, job.after, job.limit, job.fence)
+        reader.read_range(job.table, job.range, job.limit, job.fence)
         if job.keys is None
         else reader.read_keys(job.table, job.keys, job.fence)
     )

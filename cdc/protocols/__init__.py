@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cdc.protocols.partitions import GroupMember, GroupReader, PartitionStore
 from cdc.protocols.replica import Shape, Store, StoreTransaction
-from cdc.protocols.source import FencedReader, Horizon, Slot, Source
+from cdc.protocols.source import MOST_READ_BYTES, FencedReader, Horizon, Slot, Source
 from cdc.protocols.topics import (
     CheckpointTopic,
     EventDecoder,
@@ -22,7 +22,6 @@ from cdc.protocols.topics import (
 from cdc.protocols.verification import (
     Bucket,
     Hashes,
-    KeyRange,
     RangeReader,
     ReplicaSide,
     ReplicaState,
@@ -30,6 +29,7 @@ from cdc.protocols.verification import (
 )
 
 __all__ = [
+    "MOST_READ_BYTES",
     "Bucket",
     "CheckpointTopic",
     "EventDecoder",
@@ -39,7 +39,6 @@ __all__ = [
     "GroupReader",
     "Hashes",
     "Horizon",
-    "KeyRange",
     "PartitionStore",
     "RangeReader",
     "ReplicaSide",

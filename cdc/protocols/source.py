@@ -9,7 +9,10 @@ from typing import NamedTuple, Protocol
 from cdc.checkpoint import Identity
 from cdc.event import Item, Rows
 from cdc.fence import Snapshot
-from cdc.table import Table, TableId
+from cdc.table import KeyRange, Table, TableId
+
+MOST_READ_BYTES = 8 << 20
+"""Of the rows of one fenced read, unless it is told otherwise; one row may be wider."""
 
 
 class Slot(NamedTuple):
@@ -143,15 +146,34 @@ class FencedReader(Protocol):
     """
 
     def read_range(
-        self, table: TableId, after: bytes | None, limit: int, fence: str
+        self,
+        table: TableId,
+        keys: KeyRange,
+        limit: int,
+        fence: str,
+        most_bytes: int = MOST_READ_BYTES,
     ) -> AbstractContextManager[Rows]:
-        """The next ``limit`` rows behind the key ``after`` (None: from the first), in key order."""
+        """The first rows of this range in key order, at most ``limit`` of them.
+
+        It ends with the row that reaches ``most_bytes``, however many were asked for.
+        """
         ...
 
     def read_keys(
-        self, table: TableId, keys: Sequence[bytes], fence: str
+        self,
+        table: TableId,
+        keys: Sequence[bytes],
+        fence: str,
+        most_bytes: int = MOST_READ_BYTES,
     ) -> AbstractContextManager[Rows]:
-        """The rows with these keys, as far as they exist."""
+        """The rows with these keys, as far as they exist; keys behind about ``most_bytes`` of rows are left unread."""
+        ...
+
+    def split(self, table: TableId, parts: int) -> Rows:
+        """Keys (with empty rows) that divide the table into about equal parts, in key order; none for a small table.
+
+        An estimate, under no fence: any keys are right, good ones make the parts equal.
+        """
         ...
 
     def close(self) -> None:
@@ -160,6 +182,7 @@ class FencedReader(Protocol):
 
 
 __all__ = [
+    "MOST_READ_BYTES",
     "FencedReader",
     "Horizon",
     "Slot",

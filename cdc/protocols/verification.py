@@ -8,14 +8,7 @@ from typing import NamedTuple, Protocol
 
 from cdc.checkpoint import SinkCheckpoint
 from cdc.fence import Fence, Snapshot
-from cdc.table import Table
-
-
-class KeyRange(NamedTuple):
-    """Rows with ``after < key <= upto`` in key order (Avro key records); None leaves that side open."""
-
-    after: bytes | None
-    upto: bytes | None
+from cdc.table import KeyRange, Table
 
 
 class Bucket(NamedTuple):

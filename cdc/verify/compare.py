@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cdc.protocols import Bucket, Hashes, KeyRange
+from cdc.protocols import Bucket, Hashes
+from cdc.table import KeyRange
 from cdc.verify.report import Kind
 
 

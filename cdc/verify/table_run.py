@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc.errors import CdcError
-from cdc.protocols import Bucket, KeyRange
-from cdc.table import Table
+from cdc.protocols import Bucket
+from cdc.table import KeyRange, Table
 from cdc.verify.ahead import Ahead
 from cdc.verify.compare import RowDifference, Suspect, compare_buckets, differing_keys, merged
 from cdc.verify.exact import settle

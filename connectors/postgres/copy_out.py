@@ -6,6 +6,7 @@ trailer (a field count of -1) at the end. https://www.postgresql.org/docs/curren
 
 from __future__ import annotations
 
+import contextlib
 import select
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,32 @@ def copy_rows(connection: psycopg.Connection[Any], query: sql.Composable) -> Ite
     for row in frames:
         if row != _TRAILER:
             yield row
+
+
+def copy_at_most(
+    connection: psycopg.Connection[Any], query: sql.Composable, most_bytes: int
+) -> tuple[list[bytes], bool]:
+    """The first rows of a query, up to the one that reaches ``most_bytes``; and whether these are all.
+
+    To be called inside a transaction: its snapshot and locks outlive the query that is cut short.
+    """
+    connection.execute("SAVEPOINT cdc_copy")
+    rows: list[bytes] = []
+    size = 0
+    copying = copy_rows(connection, query)
+    for row in copying:
+        if size >= most_bytes:
+            break
+        rows.append(row)
+        size += len(row)
+    else:
+        return rows, True
+    connection.cancel_safe()
+    with contextlib.suppress(errors.QueryCanceled):
+        for _ in copying:  # what was sent already
+            pass
+    connection.execute("ROLLBACK TO SAVEPOINT cdc_copy")
+    return rows, False
 
 
 def _copy_data(connection: psycopg.Connection[Any], query: sql.Composable) -> Iterator[bytes]:

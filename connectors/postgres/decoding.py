@@ -111,6 +111,10 @@ class RowDecoder:
         """Rows of a binary COPY as (key, row). UnexpectedNull: ``widen``, and call again."""
         return self._transcoder.copied(rows)
 
+    def copied_keys(self, rows: list[bytes]) -> list[bytes]:
+        """Rows of a binary COPY of the key's columns alone, as key records."""
+        return [key for key, _ in self._key_rows.copied(rows)]
+
     def widen(self, column: str) -> None:
         """From now on the column is nullable. Failed for a column of the key, which has no place for a NULL."""
         if column in self._key:
@@ -133,14 +137,13 @@ class RowDecoder:
     @property
     def select_list(self) -> sql.Composed:
         """The columns as a COPY has to select them."""
-        as_text = self._transcoder.as_text
-        return sql.SQL(", ").join(
-            sql.SQL("{}::text").format(sql.Identifier(column.name))
-            if column.name in as_text
-            else sql.Identifier(column.name)
-            for column in self.hints.attributes
-            if not column.excluded
-        )
+        names = [column.name for column in self.hints.attributes if not column.excluded]
+        return _selected(names, self._transcoder.as_text)
+
+    @property
+    def key_select_list(self) -> sql.Composed:
+        """The key's columns as a COPY has to select them, for `copied_keys`."""
+        return _selected(self._key, self._key_rows.as_text)
 
     @property
     def key_list(self) -> sql.Composed:
@@ -157,6 +160,11 @@ class RowDecoder:
                 for name, text in values
             )
         )
+
+    @cached_property
+    def _key_rows(self) -> RowTranscoder:
+        by_name = {attribute.name: attribute for attribute in self.hints.attributes}
+        return RowTranscoder([by_name[name] for name in self._key], self._key)
 
     @cached_property
     def _keys(self) -> TupleTranscoder:
@@ -231,6 +239,13 @@ class Shapes:
         key = chosen or message_key(relation, hints.primary_key)
         attributes = self._rules.applied(relation.id, hints.attributes, key)
         return hints._replace(attributes=attributes, message_key=chosen)
+
+
+def _selected(names: Sequence[str], as_text: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("{}::text" if name in as_text else "{}").format(sql.Identifier(name))
+        for name in names
+    )
 
 
 def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from psycopg.sql import Composed
 
 from cdc.avro_binary import NULL, PRESENT
 from cdc.errors import Failed
-from cdc.protocols import Bucket, Hashes, KeyRange
-from cdc.table import Column, Table, TableId
+from cdc.protocols import Bucket, Hashes
+from cdc.table import Column, KeyRange, Table, TableId
 from connectors.postgres.codec import encoder_of
 from connectors.postgres.digests import Digests, Present
 from connectors.postgres.errors import translated

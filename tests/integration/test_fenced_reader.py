@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ from cdc.errors import CdcError, Gone, Unreachable
 from cdc.event import Begin, Item, Message
 from cdc.fence import FENCE_PREFIX, Fence
 from cdc.position import TransactionId
-from cdc.table import TableId
+from cdc.table import KeyRange, TableId
 from connectors.postgres import CONNECTOR
 from connectors.postgres.backfill import PostgresFencedReader, open_reader
 from connectors.postgres.source import PostgresSource, open_source
@@ -64,7 +65,7 @@ def _read_all(
     found: list[tuple[bytes, bytes]] = []
     after: bytes | None = None
     while True:
-        with reader.read_range(table, after, limit, "f") as rows:
+        with reader.read_range(table, KeyRange(after), limit, "f") as rows:
             found += rows.rows
         if rows.last is None:
             return found
@@ -74,7 +75,7 @@ def _read_all(
 def test_the_plug_in_opens_a_reader(source_dsn: str, source: PostgresSource) -> None:
     assert CONNECTOR.open_reader is not None
     opened = CONNECTOR.open_reader(source_config(source_dsn))
-    with opened.read_range(T, None, 10, "f") as rows:
+    with opened.read_range(T, KeyRange(), 10, "f") as rows:
         assert rows.rows == []
     opened.close()
 
@@ -83,7 +84,7 @@ def test_rows_are_the_same_bytes_as_the_logs(
     source: PostgresSource, reader: PostgresFencedReader, writer: Connection
 ) -> None:
     writer.execute("INSERT INTO t VALUES (1, 'x'), (2, NULL), (3, '')")
-    with reader.read_range(T, None, 10, "f1") as rows:
+    with reader.read_range(T, KeyRange(), 10, "f1") as rows:
         pass
     logged = changes(read_to_now(source))
     assert rows.rows == [(change.key, change.after) for change in logged]
@@ -96,7 +97,7 @@ def test_the_fence_comes_behind_the_read_and_carries_its_snapshot(
     writer.execute("INSERT INTO t VALUES (1, 'seen')")
     with psycopg.connect(source_dsn) as running:
         running.execute("INSERT INTO t VALUES (2, 'not seen')")
-        with reader.read_range(T, None, 10, "f1") as rows:
+        with reader.read_range(T, KeyRange(), 10, "f1") as rows:
             assert [key for key, _ in rows.rows] == [b"\x02"]
             writer.execute("INSERT INTO t VALUES (3, 'after the snapshot')")
     items = read_to_now(source)
@@ -119,7 +120,7 @@ def test_a_commit_directly_behind_the_fence_stays_apart_from_its_rows(
     """Correctness rule 1: H can equal the next commit's LSN; the rows' transaction id is just below."""
     writer.execute("BEGIN")
     writer.execute("INSERT INTO t VALUES (1, 'x')")
-    with reader.read_range(T, None, 10, "f1"):
+    with reader.read_range(T, KeyRange(), 10, "f1"):
         pass
     writer.execute("COMMIT")
     items = read_to_now(source)
@@ -152,7 +153,7 @@ def test_no_change_of_the_table_stands_between_snapshot_and_fence(
             done.append(row[0])
 
     thread = threading.Thread(target=alter)
-    with reader.read_range(T, None, 1000, "f1") as rows:
+    with reader.read_range(T, KeyRange(), 1000, "f1") as rows:
         thread.start()
         _await_lock_wait(writer)
         assert not done
@@ -171,7 +172,7 @@ def test_a_read_behind_a_waiting_rewrite_sees_the_table_that_it_left(
     found: list[int] = []
 
     def read() -> None:
-        with reader.read_range(T, None, 10_000, "f1") as rows:
+        with reader.read_range(T, KeyRange(), 10_000, "f1") as rows:
             found.append(len(rows.rows))
 
     thread = threading.Thread(target=read)
@@ -200,9 +201,9 @@ def test_an_error_in_the_block_emits_no_fence_and_the_reader_goes_on(
     source: PostgresSource, reader: PostgresFencedReader, writer: Connection
 ) -> None:
     writer.execute("INSERT INTO t VALUES (1, 'x')")
-    with pytest.raises(RuntimeError, match="stop"), reader.read_range(T, None, 10, "f1"):
+    with pytest.raises(RuntimeError, match="stop"), reader.read_range(T, KeyRange(), 10, "f1"):
         raise RuntimeError("stop")
-    with reader.read_range(T, None, 10, "f2") as rows:
+    with reader.read_range(T, KeyRange(), 10, "f2") as rows:
         assert len(rows.rows) == 1
     assert [fence.id for _, fence in _fences(read_to_now(source))] == ["f2"]
 
@@ -284,7 +285,7 @@ def test_the_publications_columns_and_rows_are_what_is_read(
     writer.execute("CREATE TABLE p (id int PRIMARY KEY, secret text, a text)")
     writer.execute("INSERT INTO p VALUES (1, 's', 'x'), (20, 's', 'y')")
     writer.execute("CREATE PUBLICATION cdc_publication FOR TABLE p (id, a) WHERE (id > 10)")
-    with reader.read_range(TableId("public", "p"), None, 10, "f") as rows:
+    with reader.read_range(TableId("public", "p"), KeyRange(), 10, "f") as rows:
         assert [column.name for column in rows.table.columns] == ["id", "a"]
         assert [key for key, _ in rows.rows] == [b"\x28"]
 
@@ -295,7 +296,7 @@ def test_an_inheritance_child_is_a_table_of_its_own(
     writer.execute("INSERT INTO t VALUES (1, 'parent')")
     writer.execute("CREATE TABLE child () INHERITS (t)")
     writer.execute("INSERT INTO child VALUES (2, 'child')")
-    with reader.read_range(T, None, 10, "f") as rows:
+    with reader.read_range(T, KeyRange(), 10, "f") as rows:
         assert [key for key, _ in rows.rows] == [b"\x02"]
 
 
@@ -311,7 +312,7 @@ def test_a_partitioned_table_is_read_through_its_root(source_dsn: str, writer: C
     assert [str(table.id) for table in opened.tables()] == ["public.p"]
     opened.close()
     root = open_reader(config)
-    with root.read_range(TableId("public", "p"), None, 10, "f") as rows:
+    with root.read_range(TableId("public", "p"), KeyRange(), 10, "f") as rows:
         assert len(rows.rows) == 2
     root.close()
 
@@ -324,10 +325,10 @@ def test_a_lock_that_does_not_come_is_tried_again_later(
         holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
         with (
             pytest.raises(Unreachable, match="lock timeout"),
-            impatient.read_range(T, None, 10, "f"),
+            impatient.read_range(T, KeyRange(), 10, "f"),
         ):
             pass
-    with impatient.read_range(T, None, 10, "f") as rows:
+    with impatient.read_range(T, KeyRange(), 10, "f") as rows:
         assert rows.rows == []
     impatient.close()
 
@@ -342,7 +343,7 @@ def test_a_table_that_is_not_there_or_not_published_reads_well(
     ):
         with (
             pytest.raises(Gone, match=what),
-            reader.read_range(TableId("public", name), None, 10, "f"),
+            reader.read_range(TableId("public", name), KeyRange(), 10, "f"),
         ):
             pass
 
@@ -358,7 +359,7 @@ def test_row_security_is_an_error_not_a_hole(
     try:
         with (
             pytest.raises(CdcError, match="row-level security"),
-            opened.read_range(T, None, 10, "f"),
+            opened.read_range(T, KeyRange(), 10, "f"),
         ):
             pass
     finally:
@@ -375,6 +376,71 @@ def test_a_not_null_that_was_never_validated_widens_the_rows(
         writer.execute("ALTER TABLE t ADD CONSTRAINT nn NOT NULL a NOT VALID")
     except errors.SyntaxError:
         return  # before PostgreSQL 18 there is no such thing
-    with reader.read_range(T, None, 10, "f") as rows:
+    with reader.read_range(T, KeyRange(), 10, "f") as rows:
         assert rows.table.columns[1].nullable
         assert [row for _, row in rows.rows] == [b"\x02\x02\x02x", b"\x04\x00"]
+
+
+def test_a_range_of_wide_rows_ends_at_its_bytes_and_the_fence_is_of_the_same_snapshot(
+    source: PostgresSource, reader: PostgresFencedReader, writer: Connection
+) -> None:
+    writer.execute("ALTER TABLE t ALTER COLUMN a SET STORAGE external")
+    writer.execute("INSERT INTO t SELECT i, repeat('x', 100000) FROM generate_series(1, 200) i")
+    seen: list[bytes] = []
+    after = None
+    reads = 0
+    while True:
+        with reader.read_range(T, KeyRange(after), 1000, f"f{reads}", 1_000_000) as rows:
+            size = sum(len(row) for _, row in rows.rows)
+            assert size <= 1_000_000 + 100_100, "the budget, and the row that reached it"
+            seen += [key for key, _ in rows.rows]
+            if reads == 0:
+                writer.execute("INSERT INTO t VALUES (1000, 'later')")
+        reads += 1
+        after = rows.last
+        if after is None:
+            break
+    assert reads > 15
+    assert len(seen) == len(set(seen)) == 201, "each range has a snapshot of its own"
+    fences = [fence.id for _, fence in _fences(read_to_now(source))]
+    assert fences == [f"f{number}" for number in range(reads)]
+
+
+def test_wide_rows_that_are_wanted_by_their_keys_come_in_part(
+    source: PostgresSource, reader: PostgresFencedReader, writer: Connection
+) -> None:
+    writer.execute("ALTER TABLE t ALTER COLUMN a SET STORAGE external")
+    writer.execute("INSERT INTO t SELECT i, repeat('x', 100000) FROM generate_series(1, 50) i")
+    with reader.read_range(T, KeyRange(), 1000, "all", 1 << 30) as rows:
+        keys = [key for key, _ in rows.rows]
+    assert len(keys) == 50
+    found: list[bytes] = []
+    reads = 0
+    left: Sequence[bytes] = [*keys, b"\x80\x89\x7a"]
+    while left:
+        with reader.read_keys(T, left, f"k{reads}", 1_000_000) as rows:
+            assert rows.rows or not rows.unread, "a read gets on"
+            assert sum(len(row) for _, row in rows.rows) <= 1_000_000 + 100_100
+            found += [key for key, _ in rows.rows]
+            left = rows.unread
+        reads += 1
+    assert reads > 3
+    assert sorted(found) == sorted(keys)
+
+
+def test_a_table_is_divided_into_about_equal_parts(
+    source: PostgresSource, reader: PostgresFencedReader, writer: Connection
+) -> None:
+    assert reader.split(T, 4).rows == [], "a small table is not"
+    writer.execute(
+        "INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 40000) i"
+    )
+    bounds = [key for key, _ in reader.split(T, 4).rows]
+    assert len(bounds) == 3
+    counts = []
+    for after, upto in pairwise([None, *bounds, None]):
+        with reader.read_range(T, KeyRange(after, upto), 100_000, "part", 1 << 30) as rows:
+            assert rows.last is None
+            counts.append(len(rows.rows))
+    assert sum(counts) == 40_000
+    assert min(counts) > 4_000

@@ -10,8 +10,7 @@ from typing import LiteralString
 import pytest
 
 from cdc.errors import Failed
-from cdc.protocols import KeyRange
-from cdc.table import Table
+from cdc.table import KeyRange, Table
 from tests.integration.verify_databases import Connection, open_session, reading, table_of, whole
 
 EVERYTHING = KeyRange(None, None)

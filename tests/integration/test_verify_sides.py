@@ -13,8 +13,8 @@ from cdc.checkpoint import SinkCheckpoint
 from cdc.errors import CdcError, Failed
 from cdc.fence import FENCE_PREFIX, Fence
 from cdc.position import Position
-from cdc.protocols import Bucket, Hashes, KeyRange
-from cdc.table import Table
+from cdc.protocols import Bucket, Hashes
+from cdc.table import KeyRange, Table
 from connectors.postgres import checkpoints
 from connectors.postgres.lsn import parse_lsn
 from connectors.postgres.reader import PostgresReplicaSide, PostgresSourceSide

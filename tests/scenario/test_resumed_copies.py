@@ -34,9 +34,9 @@ def copied_up_to(pipeline: Pipeline) -> int:
     """The key up to which the stored checkpoint says that rows are on the topics; 0 before the first."""
     stored = read_checkpoint(Cluster(pipeline.kafka), "cdc.offsets", f"{pipeline.prefix}-source")
     progress = stored.backfills.get(TableId("public", "big")) if stored else None
-    if progress is None or progress.after is None:
+    if progress is None or not progress.remaining or progress.remaining[0].after is None:
         return 0
-    return long_at(progress.after, 0)[0]
+    return long_at(progress.remaining[0].after, 0)[0]
 
 
 def reader_of(pid: int) -> int:

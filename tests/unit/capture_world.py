@@ -81,7 +81,7 @@ class World:
     ) -> None:
         self.atomic = atomic
         self.random = random.Random(seed)
-        self.source = SimulatedSource(self.random, readers=self.random.choice([1, 2]))
+        self.source = SimulatedSource(self.random, readers=self.random.choice([1, 2, 3]))
         self.source.failing_reads = 0.05
         self.crashes = crashes
         self.partitions = partitions

@@ -95,7 +95,7 @@ class SimulatedSource:
         self.arrived: list[Read] = []
         self.comparing: list[Compared] = []
         self.compared: list[Compared] = []
-        self.readers = readers
+        self.count = readers
         self.moving = moving
         self.failing_reads = 0.0
         self.slot_at: int | None = None
@@ -293,7 +293,7 @@ class SimulatedSource:
     # --- reads (`cdc.pipeline.reading.Readers`) ------------------------------------------------------------------
 
     def idle(self) -> bool:
-        return len(self.reading) < self.readers
+        return len(self.reading) < self.count
 
     def give(self, job: Job) -> None:
         if job.table != ORDERS.id:
@@ -302,12 +302,25 @@ class SimulatedSource:
         if self.random.random() < self.failing_reads:
             self.arrived.append(Read(job, None, Unreachable("a lock was not to be had")))
             return
+        if job.parts:
+            numbers = sorted({self.random.randrange(self.keys) for _ in range(job.parts - 1)})
+            self.arrived.append(Read(job, Rows(ORDERS, [(key_of(n), b"") for n in numbers], None)))
+            return
         rows = sorted(self.visible.items())
         if job.keys is not None:
-            rows = [(key, row) for key, row in rows if key_of(key) in job.keys]
-            found = Rows(ORDERS, [(key_of(k), row_of(r)) for k, r in rows], None)
+            asked = job.keys
+            if len(asked) > 1 and self.random.random() < 0.2:  # its rows are wide
+                asked = asked[: self.random.randrange(1, len(asked))]
+            rows = [(key, row) for key, row in rows if key_of(key) in asked]
+            unread = job.keys[len(asked) :]
+            found = Rows(ORDERS, [(key_of(k), row_of(r)) for k, r in rows], None, unread)
         else:
-            rows = [(k, r) for k, r in rows if job.after is None or key_of(k) > job.after]
+            after, upto = job.range
+            rows = [
+                (k, r)
+                for k, r in rows
+                if (after is None or key_of(k) > after) and (upto is None or key_of(k) <= upto)
+            ]
             cut = rows[: min(job.limit, 3)]
             last = key_of(cut[-1][0]) if len(cut) < len(rows) else None
             found = Rows(ORDERS, [(key_of(k), row_of(r)) for k, r in cut], last)

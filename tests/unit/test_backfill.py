@@ -11,11 +11,13 @@ import pytest
 from cdc.checkpoint import BackfillProgress
 from cdc.event import Begin, Change, Message
 from cdc.fence import Fence, Signal, Watermark
-from cdc.pipeline.backfill import OUR_OWN, Admission, Backfill
+from cdc.pipeline.admission import Admission
+from cdc.pipeline.backfill import Backfill
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Job
+from cdc.pipeline.rereads import OUR_OWN
 from cdc.position import Position
-from cdc.table import Column
+from cdc.table import Column, KeyRange
 from tests.unit.simulated_source import ORDERS, Row, SimulatedSource, key_of, parsed
 
 
@@ -138,7 +140,7 @@ def test_the_simulation_fails_without_the_rule(rule: str, monkeypatch: pytest.Mo
     if rule == "the judge sees everything":
         monkeypatch.setattr("cdc.fence.Snapshot.sees", lambda *_: True)
     else:
-        monkeypatch.setattr("cdc.pipeline.backfill._READS_AHEAD", 2)
+        monkeypatch.setattr("cdc.pipeline.copies._READS_AHEAD", 2)
         judge = FenceJudge.judge
 
         def without_keys(self: FenceJudge, fence: Fence, read_from: int | None = None) -> object:
@@ -184,7 +186,7 @@ def test_a_copy_begins_again_when_the_key_of_its_table_changes(
     for _ in range(3):
         run.backfill.step()
     (amendment,) = run.backfill.amendments()
-    assert amendment.progress[ORDERS.id].after is None
+    assert amendment.progress[ORDERS.id].remaining == (KeyRange(),)
     run.end()
     assert run.replica == run.expected()
 
@@ -201,6 +203,48 @@ def test_rows_to_be_read_again_do_not_keep_a_copy_from_its_end() -> None:
             run.backfill.take(Signal(f"moved-{number}", "repair", OUR_OWN, ORDERS.id, (key,)))
         run.step()
     assert any(mark.phase == "final" for mark in run.marks)
+    run.end()
+    assert run.replica == run.expected()
+
+
+def test_keys_that_would_not_fit_into_a_checkpoint_become_a_copy() -> None:
+    """One statement may give every row of a table a new key."""
+    run = Run(3)
+    run.end()
+    keys = [b"%030d" % number for number in range(40_000)]
+    first = run.backfill.read_again("moved-1", ORDERS.id, keys[:100])
+    assert [key for part in first for key in part.keys] == keys[:100]
+    waiting = Signal("wanted", "repair", "p", ORDERS.id, (key_of(1),))
+    run.backfill.take(waiting)
+    run.backfill.step()
+    assert run.backfill.read_again("moved-2", ORDERS.id, keys) == ()
+    (amendment,) = run.backfill.amendments()
+    assert amendment.progress[ORDERS.id].state == "running"
+    assert amendment.finished == {"moved-1"}, "what somebody waits for by name stays"
+    run.end()
+    assert run.replica == run.expected()
+    assert "wanted" in {mark.fence for mark in run.marks}
+    assert run.marks[-1].phase == "final" or any(m.phase == "final" for m in run.marks)
+
+
+def test_a_copy_is_divided_among_the_readers_and_goes_on_in_each_part() -> None:
+    run = Run(5)
+    run.source.visible = {number: (number, number) for number in range(12)}
+    stretches = set()
+    for _ in range(200):
+        run.backfill.step()
+        run.source.emit_fence()
+        run.follow()
+        progress = run.backfill._progress[ORDERS.id]
+        stretches.add(len(progress.remaining))
+        if progress.state == "done":
+            break
+        if len(progress.remaining) == 2:  # a restart goes on with what remains, in both parts
+            run.backfill = Backfill(
+                run.source, run.judge, 1, {ORDERS.id: progress}, (), lambda: True
+            )
+            run.source.reading.clear()
+    assert 2 in stretches
     run.end()
     assert run.replica == run.expected()
 

@@ -12,7 +12,7 @@ from cdc.errors import Unreachable
 from cdc.event import Rows
 from cdc.pipeline.reading import Job, ReaderProcesses
 from cdc.protocols import FencedReader
-from cdc.table import Column, Table, TableId
+from cdc.table import Column, KeyRange, Table, TableId
 
 _ID = TableId("public", "t")
 _CONFIG = ConnectorConfig("c", "p", "source", "x", {})
@@ -23,7 +23,7 @@ class _Reader:
 
     @contextmanager
     def read_range(
-        self, table: TableId, after: bytes | None, limit: int, fence: str
+        self, table: TableId, keys: KeyRange, limit: int, fence: str, most_bytes: int = 0
     ) -> Iterator[Rows]:
         if table.name == "dies":
             raise SystemExit(1)
@@ -32,8 +32,13 @@ class _Reader:
         yield Rows(shape, [(b"%d" % n, row) for n in range(limit)], None)
 
     @contextmanager
-    def read_keys(self, table: TableId, keys: Sequence[bytes], fence: str) -> Iterator[Rows]:
+    def read_keys(
+        self, table: TableId, keys: Sequence[bytes], fence: str, most_bytes: int = 0
+    ) -> Iterator[Rows]:
         yield Rows(Table(table, (), ()), [], None)
+
+    def split(self, table: TableId, parts: int) -> Rows:
+        return Rows(Table(table, (), ()), [(b"%d" % n, b"") for n in range(1, parts)], None)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -45,7 +50,7 @@ def open_reader(config: ConnectorConfig) -> FencedReader:
 
 def test_the_rows_of_a_fence_that_is_met_are_waited_for() -> None:
     with closing(ReaderProcesses(open_reader, _CONFIG, 1)) as readers:
-        readers.give(Job("f", _ID, None, 5_000))
+        readers.give(Job("f", _ID, KeyRange(), 5_000))
         assert readers.collect("another") == []
         (read,) = readers.collect("f")
         assert read.rows is not None
@@ -54,6 +59,6 @@ def test_the_rows_of_a_fence_that_is_met_are_waited_for() -> None:
 
 def test_a_reader_that_died_is_told_not_waited_for() -> None:
     with closing(ReaderProcesses(open_reader, _CONFIG, 1)) as readers:
-        readers.give(Job("f", TableId("public", "dies"), None, 1))
+        readers.give(Job("f", TableId("public", "dies"), KeyRange(), 1))
         with pytest.raises(Unreachable, match="has ended"):
             readers.collect("f")

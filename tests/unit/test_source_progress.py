@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdc.checkpoint import BackfillProgress, Identity, SourceCheckpoint
 from cdc.fence import Signal, Watermark
 from cdc.pipeline.source_progress import SourceProgress, Step
-from cdc.table import TableId
+from cdc.table import KeyRange, TableId
 
 ORDERS = TableId("public", "orders")
 START = SourceCheckpoint(Identity("1", 1, "db"), "streaming", lsn=100)
@@ -49,13 +49,13 @@ def test_a_signal_stays_until_it_is_finished_and_stands_there_once() -> None:
 def test_a_copy_is_as_far_as_its_acknowledged_fence() -> None:
     progress = SourceProgress(START)
     entered = fence(300)
-    entered.progress = {ORDERS: BackfillProgress("running", b"7", 250, 9)}
+    entered.progress = {ORDERS: BackfillProgress("running", (KeyRange(b"7"),), 250, 9)}
     progress.acknowledged(entered)
     progress.advance()
     assert ORDERS not in progress.checkpoint.backfills
     entered.settled = True
     progress.advance()
-    assert progress.checkpoint.backfills[ORDERS].after == b"7"
+    assert progress.checkpoint.backfills[ORDERS].remaining == (KeyRange(b"7"),)
 
 
 def test_a_fence_whose_rows_are_complete_is_noted_until_the_checkpoint_has_passed_it() -> None:
@@ -90,7 +90,11 @@ def test_a_checkpoint_survives_its_stored_form() -> None:
         lsn=100,
         last_commit_lsn=90,
         partitions={"p.public.orders": 4},
-        backfills={ORDERS: BackfillProgress("running", b"\x00\xff", 80, 5, "s", "k")},
+        backfills={
+            ORDERS: BackfillProgress(
+                "running", (KeyRange(None, b"\x00"), KeyRange(b"\x00\xff")), 80, 5, "s", "k"
+            )
+        },
         signals=(Signal("x", "repair", "p", ORDERS, (b"\x01",)),),
         unseen=((5, 7), (9, 9)),
         floor=12,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc.protocols import Hashes, KeyRange
-from cdc.table import TableId
+from cdc.protocols import Hashes
+from cdc.table import KeyRange, TableId
 from cdc.verify import exact, parts
 from cdc.verify.job import verify
 from cdc.verify.report import Report

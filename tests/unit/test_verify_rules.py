@@ -13,8 +13,8 @@ from cdc.checkpoint import Resume, SinkCheckpoint
 from cdc.event import Delivered, Op
 from cdc.fence import Snapshot, Watermark
 from cdc.position import Position, TopicPartition
-from cdc.protocols import Bucket, Hashes, KeyRange
-from cdc.table import Table
+from cdc.protocols import Bucket, Hashes
+from cdc.table import KeyRange, Table
 from cdc.verify.compare import Suspect, compare_buckets, compare_rows, differing_keys, merged
 from cdc.verify.history import (
     UNKNOWN,

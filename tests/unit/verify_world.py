@@ -18,8 +18,8 @@ from cdc.errors import Rejected
 from cdc.event import Delivered, Record, TransactionMark
 from cdc.fence import SIGNAL_PREFIX, Fence, Signal, Snapshot, Watermark
 from cdc.position import Position, TopicPartition
-from cdc.protocols import Bucket, Hashes, KeyRange, ReplicaState, TopicInfo
-from cdc.table import Column, Table, TableId
+from cdc.protocols import Bucket, Hashes, ReplicaState, TopicInfo
+from cdc.table import Column, KeyRange, Table, TableId
 
 PREFIX = "shop"
 TABLE = Table(
