@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 
 from cdc.local.cluster import Cluster
-from cdc.protocols import KeyRange
 from cdc.runtime.config_files import load
 from cdc.runtime.sides import open_sides
 from cdc.runtime.verification import run_verification
+from cdc.table import KeyRange
 from cdc.testing.alongside import Alongside
 from connectors.postgres.range_reader import PostgresRangeReader
 from tests.benchmarks import workload
