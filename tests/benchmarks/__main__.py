@@ -9,17 +9,19 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdc.local.cluster import Cluster
-from tests.benchmarks import apply, backfill, drain, latency, memory, verify
+from tests.benchmarks import apply, backfill, drain, latency, memory, scale, verify
 from tests.benchmarks.result import Throughput, median, to_line
 from tests.benchmarks.stage import servers
 
 _THROUGHPUT: dict[str, tuple[Callable[[Cluster, Path, int], Throughput], int, int]] = {
     "drain": (drain.run, 300_000, 3),
     "backfill": (backfill.run, 300_000, 3),
+    "backfill-2": (partial(backfill.run, readers=2), 600_000, 3),
     "apply": (apply.run, 200_000, 3),
     "verify": (verify.run, 1_000_000, 3),
 }
@@ -32,7 +34,7 @@ _MEMORY_EVENTS = 300_000
 def main() -> int:
     """Run the benchmark that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("name", choices=[*_THROUGHPUT, "latency", "memory"])
+    parser.add_argument("name", choices=[*_THROUGHPUT, "latency", "memory", "scale"])
     parser.add_argument("--events", type=int, help="events, or rows, of one run")
     parser.add_argument("--runs", type=int, help="runs to take the median of")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -54,6 +56,10 @@ def _measure(wanted: argparse.Namespace, cluster: Cluster, folder: Path) -> dict
     if wanted.name == "memory":
         found = memory.run(cluster, folder / "memory", wanted.events or _MEMORY_EVENTS)
         print(memory.summary(found), file=to)
+        return found
+    if wanted.name == "scale":
+        found = scale.run(cluster, folder)
+        print(scale.summary(found), file=to)
         return found
     run, events, runs = _THROUGHPUT[wanted.name]
     all_runs = []
