@@ -201,6 +201,29 @@ class PartitionProgress(NamedTuple):
     settled: frozenset[bytes] = frozenset()
 
 
+class ParkedKey(NamedTuple):
+    """A key whose changes are kept out of the replica from one record on, because that one could not be applied.
+
+    ``key`` is an Avro key record; None means all keys of the partition, because the record's own cannot be known.
+    ``offset`` is where that record stands, ``position`` its place in the source's history (its transaction's, with
+    number 0, where it could not be read). ``kind`` and ``message`` say why, and hold no values.
+    """
+
+    collection: str
+    key: bytes | None
+    topic: str
+    partition: int
+    offset: int
+    position: Position
+    kind: str
+    message: str
+
+    @property
+    def place(self) -> TopicPartition:
+        """The partition that its changes stand in."""
+        return TopicPartition(self.topic, self.partition)
+
+
 @dataclass(frozen=True, slots=True)
 class SinkCheckpoint:
     """What a replica holds of one source, kept in the replica itself and changed with its rows.
@@ -210,6 +233,8 @@ class SinkCheckpoint:
     ``since`` says for a collection that joined late from which LSN on its events count (its backfill's opening).
     A replica that applies partitions apart from each other has no ``position``: ``progress`` is what is saved of each
     partition, and ``withheld`` the lowest offset at which it waits for the whole row of a key that it left out.
+    ``parked`` are keys kept out of it: newly parked ones when it is saved, all when it is claimed; ``released`` are
+    those that are parked no more.
     """
 
     source: str
@@ -220,6 +245,8 @@ class SinkCheckpoint:
     since: Mapping[str, int] = field(default_factory=dict)
     progress: Mapping[TopicPartition, PartitionProgress] = field(default_factory=dict)
     withheld: Mapping[TopicPartition, int] = field(default_factory=dict)
+    parked: tuple[ParkedKey, ...] = ()
+    released: tuple[ParkedKey, ...] = ()
 
 
 def _remaining(entry: Mapping[str, Any]) -> tuple[KeyRange, ...]:

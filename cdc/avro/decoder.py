@@ -144,6 +144,16 @@ class EventDecoder:
                 append(_at(record, f"{type(error).__name__}: {error}"))
         return events
 
+    def key(self, record: Record) -> bytes | None:
+        """The record's key without its frame; None when it has none, or one that its schema does not read."""
+        if record.key is None:
+            return None
+        try:
+            self._decoded(record.key)
+        except (Rejected, *_TORN):
+            return None
+        return record.key[FRAME_SIZE:]
+
     def values(self, table: Table, row: bytes) -> Mapping[str, object]:
         """A row's values by column name. Rejected when the bytes are no such row."""
         try:

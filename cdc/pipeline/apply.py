@@ -13,18 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cdc.checkpoint import SinkCheckpoint, TableState
-from cdc.errors import ConfigError, Refused, Unreachable
+from cdc.checkpoint import ParkedKey, SinkCheckpoint, TableState
+from cdc.errors import Failed, Refused, Unreachable
 from cdc.pipeline.commit_size import CommitSize
 from cdc.pipeline.intake import Intake
 from cdc.pipeline.missing_rows import MissingRows
+from cdc.pipeline.parked import ParkedKeys
+from cdc.pipeline.parking import Parking
+from cdc.pipeline.records_again import RecordsAgain
 from cdc.pipeline.replica_writer import ReplicaWriter, Writing
 from cdc.pipeline.retry import Backoff
 from cdc.pipeline.selection import Selection
 from cdc.pipeline.subscription import find_start
 from cdc.pipeline.transactions import Group, Reread
+from cdc.pipeline.unreadable import UnreadableRecord
 from cdc.position import Position
-from cdc.protocols import EventDecoder, Shape, Store, TopicReader
+from cdc.protocols import DeadLetterTopic, EventDecoder, Shape, Store, TopicReader
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +51,7 @@ class ApplySettings:
     commit_bytes: int = 16 << 20
     commit_seconds: float = 0.25
     stall_seconds: float = 2.0
-    errors_tolerance: str = "none"
     backoff: tuple[float, float] = (0.1, 10.0)
-
-    def __post_init__(self) -> None:
-        if self.errors_tolerance != "none":
-            raise ConfigError(
-                f"errors.tolerance={self.errors_tolerance} is not supported with apply.mode=transaction",
-                "set errors.tolerance=none: a record that cannot be applied stops the task",
-            )
 
 
 @dataclass(slots=True)
@@ -63,8 +59,8 @@ class ApplyStatus:
     """How far one sink task is. ``position`` is in the replica; counters begin with the process.
 
     ``oldest_ms`` is when the source committed the oldest transaction that has arrived and is not in the replica yet
-    (milliseconds since 1970); 0 when there is none. ``faults`` are rows that were not in the replica, or other ones.
-    Not ``dated``: nothing tells when the source committed what came.
+    (milliseconds since 1970); 0 when there is none. ``faults`` are rows that were not in the replica, or other ones;
+    ``parked`` counts parked keys by collection. Not ``dated``: nothing tells when the source committed what came.
     """
 
     state: Literal["starting", "running", "away", "stopped"] = "starting"
@@ -80,6 +76,7 @@ class ApplyStatus:
     oldest_ms: int = 0
     faults: MissingRows = field(default_factory=MissingRows)
     dated: bool = True
+    parked: Mapping[str, int] = field(default_factory=dict)
 
     def lag_seconds(self, now: float) -> float | None:
         """How long the replica has been behind the source at ``now`` (seconds since 1970), as far as is known.
@@ -95,7 +92,8 @@ class Applier:
     """Applies one source to one replica, for ``sink`` (its name keys the checkpoint).
 
     ``open_reader`` is called again after every outage; ``open_store`` once, so that the store knows who claimed it
-    before. ``on_progress`` is called after each
+    before. ``dead_letters`` takes what can never be applied (``errors.tolerance=all``); without it such a record stops
+    the task. ``on_progress`` is called after each
     commit and each change of state, with the one status object that also stands in ``status``.
     """
 
@@ -108,6 +106,8 @@ class Applier:
         decoder: EventDecoder,
         settings: ApplySettings | None = None,
         on_progress: Callable[[ApplyStatus], None] | None = None,
+        *,
+        dead_letters: DeadLetterTopic | None = None,
     ) -> None:
         self._sink = sink
         self._selection = selection
@@ -115,6 +115,7 @@ class Applier:
         self._open_store = open_store
         self._decoder = decoder
         self._settings = settings or ApplySettings()
+        self._dead_letters = dead_letters
         self._on_progress = on_progress or (lambda _: None)
         self.status = ApplyStatus()
 
@@ -141,6 +142,18 @@ class Applier:
                 backoff.pause(stop)
         self._report("stopped")
 
+    def _parking(self, parked: Sequence[ParkedKey]) -> Parking | None:
+        """What sets aside and keeps aside; None where nothing may be. Failed where something is, all the same."""
+        if self._dead_letters is not None:
+            return Parking(self._sink, parked, self._dead_letters, RecordsAgain(self._open_reader))
+        if parked:
+            raise Failed(
+                f"{len(parked)} keys are parked, the first one of {parked[0].collection}: their changes cannot be"
+                " applied in order under errors.tolerance=none",
+                "set errors.tolerance=all, or bring them back before: cdc deadletter replay",
+            )
+        return None
+
     def _run_until_trouble(
         self, store: Store, stop: Callable[[], bool], again: Reread | None
     ) -> None:
@@ -154,6 +167,8 @@ class Applier:
                 reader.close()
         finally:
             store.close()
+            if self._dead_letters is not None:
+                self._dead_letters.close()
 
     def _away(self, error: Unreachable) -> None:
         if self.status.state != "away" or self.status.trouble != error.what:
@@ -186,6 +201,7 @@ class _Session:
         decoder = applier._decoder  # noqa: SLF001
         self._store = store
         checkpoint = store.claim(applier._sink, selection.prefix)  # noqa: SLF001
+        self._parking = applier._parking(checkpoint.parked)  # noqa: SLF001
         start = find_start(reader, decoder, selection, checkpoint)
         self._source = selection.prefix
         self._cluster_id = reader.cluster_id()
@@ -193,8 +209,16 @@ class _Session:
         self._status.position = checkpoint.position
         self._status.tables = dict(checkpoint.tables)
         self._status.faults.claimed()
+        self._status.parked = ParkedKeys(checkpoint.parked).by_collection()
         self._intake = Intake(
-            reader, decoder, selection, checkpoint, start, self._settings.memory_bytes, again
+            reader,
+            decoder,
+            selection,
+            checkpoint,
+            start,
+            self._settings.memory_bytes,
+            again,
+            tolerant=self._parking is not None,
         )
         self._new_since: Mapping[str, int] = start.new_since
         self._joining: Mapping[str, TableState] = dict.fromkeys(start.new_since, "backfilling")
@@ -203,7 +227,7 @@ class _Session:
         self._last_saved = self._last_looked = self._last_news = time.monotonic()
 
     def run(self, stop: Callable[[], bool]) -> None:
-        self._writer = ReplicaWriter(self._store)
+        self._writer = ReplicaWriter(self._store, self._parking)
         try:
             if self._new_since:
                 self._write(None, self._position, self._joining)
@@ -240,19 +264,23 @@ class _Session:
         assembler = intake.assembler
         if not self._writer.ready():
             return
+        intake.account()
         group = assembler.take(self._commit_size.bytes)
         if group is None and assembler.pressed:
+            intake.presume()
             part = assembler.take_part()
             if part is not None:
-                self._give(Writing(part.events, part.size, 0, None))
+                unreadable = intake.unreadable.take(assembler.holds)
+                self._give(Writing(part.events, part.size, 0, None, unreadable=unreadable))
         if assembler.streaming:
             return
         position, tables = intake.watermarks.take(assembler)
         position = max(
             (p for p in (self._position, group and group.position, position) if p), default=None
         )
-        if group or tables or position != self._position or self._offsets_due():
-            self._write(group, position, tables, intake.watermarks.take_shapes())
+        unreadable = intake.unreadable.take(assembler.holds)
+        if group or tables or unreadable or position != self._position or self._offsets_due():
+            self._write(group, position, tables, intake.watermarks.take_shapes(), unreadable)
 
     def _write(
         self,
@@ -260,6 +288,7 @@ class _Session:
         position: Position | None,
         tables: Mapping[str, TableState],
         shapes: Sequence[Shape] = (),
+        unreadable: Sequence[UnreadableRecord] = (),
     ) -> None:
         checkpoint = SinkCheckpoint(
             source=self._source,
@@ -275,7 +304,13 @@ class _Session:
         group = group or Group([], 0, 0, None)
         self._give(
             Writing(
-                group.events, group.size, group.transactions, checkpoint, shapes, group.oldest_ms
+                group.events,
+                group.size,
+                group.transactions,
+                checkpoint,
+                shapes,
+                group.oldest_ms,
+                unreadable,
             )
         )
 
@@ -297,6 +332,7 @@ class _Session:
                 self._status.commits += 1
                 self._status.position = writing.checkpoint.position
                 self._status.tables.update(writing.checkpoint.tables)
+                self._status.parked = writing.parked
                 self._status.faults.look(self._store)
                 self._commit_size.learn(writing.size, writing.seconds)
                 self._on_progress(self._status)

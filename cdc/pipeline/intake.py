@@ -1,11 +1,14 @@
 """From the topics to the assembler: read, decode, and keep out for a while what has no room.
 
+A record that cannot be read stops the task, or is set aside (`cdc.pipeline.unreadable`), by policy.
+
 A partition that is kept out is paused, and read again from the record that found no room as soon as the head needs
 it, or half of the budget is free.
 """
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import NamedTuple
 
@@ -17,10 +20,18 @@ from cdc.pipeline.open_transaction import ROW_OVERHEAD
 from cdc.pipeline.selection import Selection
 from cdc.pipeline.subscription import Start, check_policy, partitions
 from cdc.pipeline.transactions import Assembler, Reread
+from cdc.pipeline.unreadable import Unreadable, UnreadableRecord
 from cdc.pipeline.watermarks import Watermarks
 from cdc.position import Position, TopicPartition
 from cdc.protocols import EventDecoder, TopicInfo, TopicReader
 
+log = logging.getLogger(__name__)
+
+_NEITHER = Rejected("a record with neither key nor value", "see who else writes to this topic")
+_FOREIGN = Rejected(
+    "a record without a position of our capture's",
+    "apply.mode=transaction reads what our source connector wrote; see who else writes to this topic",
+)
 _MOST_RECORDS = 10_000
 _MOST_WATERMARKS = 1_000
 
@@ -42,8 +53,12 @@ class Intake:
         start: Start,
         budget: int,
         again: Reread | None = None,
+        *,
+        tolerant: bool = False,
     ) -> None:
         self._reader = reader
+        self._tolerant = tolerant
+        self.unreadable = Unreadable()
         self._decoder = decoder
         self._selection = selection
         self._marks = TopicPartition(selection.transaction_topic, 0)
@@ -108,6 +123,27 @@ class Intake:
                 self._reader.assign({tp: offset})
                 self._reader.resume([tp])
 
+    def account(self) -> None:
+        """Tell what unreadable records are, as far as that can be known: rows that the head lacks, or foreign."""
+        head = self.assembler.head
+        if not self.unreadable or head is None or not self.assembler.generation:
+            return
+        for collection, lacks in self.assembler.lacking().items():
+            found = self.unreadable.candidates(collection, head.lsn)
+            topic = self._selection.topic(collection) or ""
+            past = self._is_past(collection, head.lsn) or self.watermarks.covers(topic, head.lsn)
+            if past and lacks <= len(found):
+                self.unreadable.charge(found, self._place(head.lsn))
+                self.unreadable.close(found)
+                self.assembler.excuse(collection, lacks)
+
+    def presume(self) -> None:
+        """A part of the head is about to go: what may be its changes is parked first, whatever it proves to be."""
+        if self.unreadable and (head := self.assembler.head) is not None:
+            for collection in self.unreadable.collections():
+                found = self.unreadable.candidates(collection, head.lsn)
+                self.unreadable.charge(found, self._place(head.lsn))
+
     def look_for_topics(self) -> None:
         """Read the topics of marks and watermarks too once they are there."""
         if len(self._partitions.keys() & {self._marks.topic, self._watermark_partition.topic}) < 2:
@@ -153,11 +189,17 @@ class Intake:
                 highest = newest.get(tp, 0)
             if skipped:
                 continue
-            if isinstance(event, Rejected):
-                raise _unreadable(record, event)
-            if event is not None:
+            if isinstance(event, Rejected) or (event is None and record.key is None):
+                self._set_aside(record, event or _NEITHER, tp, highest)
+            elif event is not None:
                 size += event.size
-                lsn = event.position.commit_lsn
+                generation, lsn, _ = event.position
+                if not generation:
+                    self._set_aside(record, _FOREIGN, tp, highest)
+                    consumed[tp] = record.offset
+                    continue
+                if self.unreadable:
+                    self.unreadable.passed(tp, lsn)
                 if highest < lsn:
                     highest = newest[tp] = lsn
                 if not add(event):
@@ -168,6 +210,28 @@ class Intake:
         for tp, offset in consumed.items():
             self.offsets.consumed(tp, offset)
         self._record_cost = max(size // len(records), self._record_cost // 2) + ROW_OVERHEAD
+
+    def _set_aside(
+        self, record: Record, error: Rejected, partition: TopicPartition, low: int
+    ) -> None:
+        if not self._tolerant:
+            raise _unreadable(record, error)
+        log.warning("%s@%d cannot be read: %s", partition, record.offset, error.what)
+        one = UnreadableRecord(
+            record,
+            self._selection.collection(record.topic) or "",
+            self._decoder.key(record),
+            error,
+            low,
+        )
+        self.unreadable.add(one)
+        self.offsets.hold(partition, record.offset, one)
+        if self.unreadable.size > self.assembler.budget // 4:
+            raise Failed(
+                f"{len(self.unreadable)} records of {sorted(self.unreadable.collections())} cannot be read,"
+                f" up to {partition}@{record.offset}: {error.what}",
+                "errors.tolerance=all sets single records aside; repair the topic or the schema registry",
+            )
 
     def _take_mark(self, record: Record) -> None:
         if self._marks in self._kept_out:
@@ -243,6 +307,9 @@ class Intake:
     def _limit(self) -> int:
         room = self.assembler.budget - self.assembler.used
         return max(1, min(_MOST_RECORDS, room // self._record_cost))
+
+    def _place(self, lsn: int) -> Position:
+        return Position(self.assembler.generation, lsn, 0)
 
     def _is_past(self, collection: str, lsn: int) -> bool:
         topic = self._selection.topic(collection) or ""

@@ -21,7 +21,8 @@ class OpenTransaction:
     ``begun``: a mark of it was read. ``counts`` are those of its last END, None before one. ``rows`` are by
     ``total_order``; ``found`` counts all distinct ones per collection, also those that were taken away in parts, up to
     the numbers in ``streamed``. ``truncates`` tells in which partitions each TRUNCATE has arrived. ``dropped``: rows
-    were thrown away, because it counted as dead. ``done`` is for `cdc.pipeline.offsets`.
+    were thrown away, because it counted as dead. ``excused`` counts rows per collection that nobody can read.
+    ``done`` is for `cdc.pipeline.offsets`.
     """
 
     lsn: int
@@ -30,6 +31,7 @@ class OpenTransaction:
     counts: dict[str, int] | None = None
     rows: dict[int, Delivered] = field(default_factory=dict)
     found: dict[str, int] = field(default_factory=dict)
+    excused: dict[str, int] = field(default_factory=dict)
     truncates: dict[int, set[int]] = field(default_factory=dict)
     streamed: dict[TopicPartition, int] = field(default_factory=dict)
     touched: set[TopicPartition] = field(default_factory=set)

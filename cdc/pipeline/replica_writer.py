@@ -9,13 +9,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from cdc.checkpoint import SinkCheckpoint
-from cdc.errors import Failed, Rejected
+from cdc.errors import CdcError, Failed, Rejected
 from cdc.event import Delivered
 from cdc.failure_points import reach
+from cdc.pipeline.parking import Parking, find_culprit
+from cdc.pipeline.unreadable import UnreadableRecord
 from cdc.protocols import PartitionStore, Shape, Store, StoreTransaction
 
 
@@ -23,8 +26,9 @@ from cdc.protocols import PartitionStore, Shape, Store, StoreTransaction
 class Writing:
     """Events for the store; with a ``checkpoint`` they end a store transaction, without one it stays open.
 
-    ``shapes`` are what tables are to be like then. ``oldest_ms`` is when the source committed
-    the first of the transactions, 0 if that is not known. ``seconds`` is what it took, once it is finished.
+    ``shapes`` are what tables are to be like then. ``oldest_ms`` is when the source committed the first of the
+    transactions, 0 if that is not known. ``unreadable`` are records that nobody can read, to be set aside. Once it is
+    finished, ``seconds`` is what it took, and ``parked`` counts parked keys by collection.
     """
 
     events: list[Delivered]
@@ -33,14 +37,21 @@ class Writing:
     checkpoint: SinkCheckpoint | None
     shapes: Sequence[Shape] = ()
     oldest_ms: int = 0
+    unreadable: Sequence[UnreadableRecord] = ()
     seconds: float = 0.0
+    parked: Mapping[str, int] = field(default_factory=dict)
 
 
 class ReplicaWriter:
-    """Writes groups into ``store`` in order. Whatever the store raises is raised by the next call here."""
+    """Writes groups into ``store`` in order. Whatever the store raises is raised by the next call here.
 
-    def __init__(self, store: Store | PartitionStore) -> None:
+    With ``parking`` a change that can never be applied is set aside; without, it stops the task and is named.
+    """
+
+    def __init__(self, store: Store | PartitionStore, parking: Parking | None = None) -> None:
         self._store = store
+        self._parking = parking
+        self._parts = 0
         self._waiting: queue.Queue[Writing | None] = queue.Queue(maxsize=1)
         self._finished: queue.SimpleQueue[Writing | None] = queue.SimpleQueue()
         self._transaction: StoreTransaction | None = None
@@ -96,11 +107,7 @@ class ReplicaWriter:
                 writing.seconds = time.monotonic() - began
                 self._finished.put(writing)
         except Rejected as error:
-            self._error = Failed(
-                f"the replica cannot take a change {_between(writing)}: {error.what}",
-                error.remedy
-                or "set right what the replica lacks; the task goes on from its checkpoint",
-            )
+            self._error = self._named(writing, error)
             self._error.__cause__ = error
         except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for it, and raised there
             self._error = error
@@ -117,17 +124,45 @@ class ReplicaWriter:
             reach("apply.before-begin")
             self._transaction = self._store.begin()
         reach("apply.before-rows")
-        if writing.events:
+        self._parts += 1
+        if self._parking is not None:
+            self._parking.set_aside(writing.unreadable)
+            self._parking.apply(self._transaction, writing.events)
+        elif writing.events:
             self._transaction.apply(writing.events)
         for shape in writing.shapes:
             self._transaction.ensure(shape)
         reach("apply.after-rows")
         if writing.checkpoint is not None:
-            self._transaction.save(writing.checkpoint)
+            checkpoint = writing.checkpoint
+            if self._parking is not None:
+                checkpoint = self._parking.settle(checkpoint)
+                writing.parked = self._parking.counts
+            self._transaction.save(checkpoint)
             reach("apply.before-commit")
             self._transaction.commit()
             self._transaction = None
+            self._parts = 0
             reach("apply.after-commit")
+
+    def _named(self, writing: Writing | None, error: Rejected) -> Failed:
+        """The error that names the record: applied again up to it, in a transaction that is rolled back."""
+        found: tuple[Delivered, Rejected] | None = None
+        if self._transaction is not None and writing is not None and self._parts == 1:
+            with suppress(CdcError):
+                self._transaction.rollback()
+                self._transaction = self._store.begin()
+                found = find_culprit(self._transaction, writing.events)
+        if found is None:
+            where = _between(writing)
+        else:
+            event, error = found
+            where = f"{event.topic}[{event.partition}]@{event.offset} (position {event.position})"
+        return Failed(
+            f"the replica cannot take the change {where}: {error.what}",
+            error.remedy
+            or "set right what the replica lacks; the task goes on from its checkpoint",
+        )
 
 
 def _between(writing: Writing | None) -> str:

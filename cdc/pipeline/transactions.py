@@ -15,7 +15,7 @@ before it is complete; so there is no deadlock, and what is held stays under the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cdc.errors import Refused
@@ -292,16 +292,23 @@ class Assembler:
         head = self.head
         return bool(self.generation) and head is not None and self._complete(head)
 
-    def lacking(self) -> Collection[str]:
-        """Collections of which the head has fewer rows than its END counts; none without END."""
+    def lacking(self) -> Mapping[str, int]:
+        """How many rows of a collection the head has fewer than its END counts; none without END."""
         head = self.head
         if head is None or head.counts is None:
-            return ()
-        return [
-            collection
+            return {}
+        return {
+            collection: lacks
             for collection, count in head.counts.items()
-            if self._counts(collection, head.lsn) and head.found.get(collection, 0) < count
-        ]
+            if self._counts(collection, head.lsn)
+            and (lacks := count - _known(head, collection)) > 0
+        }
+
+    def excuse(self, collection: str, rows: int) -> None:
+        """So many rows of the head can be read by nobody: it is complete without them."""
+        head = self.head
+        assert head is not None
+        head.excused[collection] = head.excused.get(collection, 0) + rows
 
     def needs(self, position: Position) -> bool:
         """Whether the head cannot go on before this event is read, and there is room for it.
@@ -364,6 +371,7 @@ class Assembler:
     def _complete(self, transaction: OpenTransaction) -> bool:
         return transaction.counts is not None and all(
             transaction.found.get(collection, 0) >= count
+            or (transaction.excused and _known(transaction, collection) >= count)
             for collection, count in transaction.counts.items()
             if self._counts(collection, transaction.lsn)
         )
@@ -377,3 +385,8 @@ class Assembler:
 
     def _reread(self) -> Reread:
         return Reread(self._marks_seen, self._order.passed)
+
+
+def _known(transaction: OpenTransaction, collection: str) -> int:
+    """Rows that were found, or are known never to be."""
+    return transaction.found.get(collection, 0) + transaction.excused.get(collection, 0)

@@ -77,6 +77,18 @@ class Watermarks:
             self._pending.popleft().done = True
         return position, tables
 
+    def covers(self, topic: str, lsn: int) -> bool:
+        """Whether all rows of the topic that committed at or below ``lsn`` have been read, as a watermark says."""
+        for pending in self._pending:
+            ends = [
+                (TopicPartition(name, number), end)
+                for (name, number), end in pending.watermark.ends.items()
+                if name == topic
+            ]
+            if ends and pending.watermark.lsn > lsn:
+                return all(self._next.get(tp, 0) >= end for tp, end in ends)
+        return False
+
     def take_shapes(self) -> list[Shape]:
         """Row schemas of tables whose backfill was found complete, or that were changed, since the last call."""
         shapes, self._shapes = self._shapes, []

@@ -11,6 +11,7 @@ from cdc.protocols.replica import Shape, Store, StoreTransaction
 from cdc.protocols.source import MOST_READ_BYTES, FencedReader, Horizon, Slot, Source
 from cdc.protocols.topics import (
     CheckpointTopic,
+    DeadLetterTopic,
     EventDecoder,
     EventEncoder,
     RowDecoder,
@@ -32,6 +33,7 @@ __all__ = [
     "MOST_READ_BYTES",
     "Bucket",
     "CheckpointTopic",
+    "DeadLetterTopic",
     "EventDecoder",
     "EventEncoder",
     "FencedReader",

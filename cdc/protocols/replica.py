@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from cdc.checkpoint import SinkCheckpoint
+from cdc.errors import Rejected
 from cdc.event import Delivered
 from cdc.position import Position
 from cdc.table import Table
@@ -30,6 +32,13 @@ class StoreTransaction(Protocol):
         """
         ...
 
+    def attempt(self, events: Sequence[Delivered]) -> Rejected | None:
+        """Apply as ``apply`` does, or say why that can never be: then none of these took effect, and one may go on.
+
+        A store without transactions may leave some of them in effect: applied again, they change nothing.
+        """
+        ...
+
     def ensure(self, shape: Shape) -> None:
         """Make the table of this row schema if there is none, and bring one that is there into it.
 
@@ -39,7 +48,10 @@ class StoreTransaction(Protocol):
         ...
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
-        """Store the checkpoint with the rows. ``offsets``, ``tables`` and ``since`` hold what changed."""
+        """Store the checkpoint with the rows. ``offsets``, ``tables`` and ``since`` hold what changed.
+
+        A live table with parked keys becomes ``parked``, and live again with the last of them released.
+        """
         ...
 
     def commit(self) -> None:
@@ -47,7 +59,8 @@ class StoreTransaction(Protocol):
 
         A store that crashes may take the last commits back, in order and whole, and says so by its checkpoint: what
         the topics still hold is applied again. What was claimed stays claimed.
-        Unreachable when the outcome is unknown: claim again and go on from what the checkpoint says.
+        Unreachable when the outcome is unknown, or when keys were released beside the owner (`Store.beside`): claim
+        again and go on from what the checkpoint says.
         """
         ...
 
@@ -72,6 +85,16 @@ class Store(Protocol):
 
     def begin(self) -> StoreTransaction:
         """Begin a transaction under the claim; one at a time."""
+        ...
+
+    def beside(
+        self, sink: str, source: str
+    ) -> AbstractContextManager[tuple[SinkCheckpoint, StoreTransaction]]:
+        """A transaction beside the owner, which cannot commit meanwhile: to apply what was kept out of the replica.
+
+        It belongs to the checkpoint that comes with it. ``save`` takes ``released`` alone. It is rolled back at the
+        block's end unless it was committed. Refused when the replica holds no checkpoint of this sink.
+        """
         ...
 
     def missing_rows(self) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from cdc.checkpoint import SourceCheckpoint
 from cdc.errors import Rejected
-from cdc.event import Change, Delivered, Message, Record, TransactionMark, Truncate
+from cdc.event import Change, DeadLetter, Delivered, Message, Record, TransactionMark, Truncate
 from cdc.fence import Watermark
 from cdc.position import TopicPartition
 from cdc.table import Table, TableId
@@ -95,6 +95,10 @@ class EventDecoder(RowDecoder, Protocol):
 
     def data(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
         """Aligned with ``records``: the event, None for a tombstone, or why it can never be read (not raised)."""
+        ...
+
+    def key(self, record: Record) -> bytes | None:
+        """The key of a data record as `Delivered` has it; None when it cannot be known."""
         ...
 
     def transaction(self, record: Record) -> TransactionMark:
@@ -195,6 +199,18 @@ class TopicReader(Protocol):
         ...
 
 
+class DeadLetterTopic(Protocol):
+    """Takes what a sink could not apply."""
+
+    def write(self, letters: Sequence[DeadLetter]) -> None:
+        """Acknowledged by acks=all on return. Unreachable when that is not known: write them again then."""
+        ...
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        ...
+
+
 class CheckpointTopic(Protocol):
     """A source's checkpoints in a compacted topic, by connector name.
 
@@ -224,6 +240,7 @@ class CheckpointTopic(Protocol):
 
 __all__ = [
     "CheckpointTopic",
+    "DeadLetterTopic",
     "EventDecoder",
     "EventEncoder",
     "RowDecoder",

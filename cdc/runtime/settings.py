@@ -56,6 +56,18 @@ def _apply_mode(raw: Any) -> str:
     return str(raw)
 
 
+def _tolerance(raw: Any) -> str:
+    if str(raw) not in ("none", "all"):
+        raise ValueError("none or all is expected")
+    return str(raw)
+
+
+def _flag(raw: Any) -> bool:
+    if str(raw).strip().lower() not in ("true", "false"):
+        raise ValueError("true or false is expected")
+    return str(raw).strip().lower() == "true"
+
+
 _KAFKA = (
     Setting("name", "The connector's name: its checkpoints are kept under it.", required=True),
     Setting("connector.class", "Which connector this is.", required=True),
@@ -77,12 +89,6 @@ _KAFKA = (
         "Tasks that share a sink's partitions with apply.mode=partition; everything else has one, which keeps one order.",
         _tasks,
         1,
-    ),
-    Setting(
-        "errors.tolerance",
-        "What a record that cannot be read does: none stops the task.",
-        _only_none,
-        "none",
     ),
     Setting("offset.storage.topic", "Compacted topic of source checkpoints.", str, "cdc.offsets"),
     Setting("memory.mb", "Byte budget of everything that waits in queues, in MiB.", _whole, 64),
@@ -120,6 +126,12 @@ SOURCE_SETTINGS = (
         _whole,
         100,
     ),
+    Setting(
+        "errors.tolerance",
+        "Always none: a change that cannot be captured stops the task.",
+        _only_none,
+        "none",
+    ),
     Setting("snapshot.max.threads", "Processes that read tables for backfill.", _whole, 1),
 )
 
@@ -131,6 +143,29 @@ SINK_SETTINGS = (
         "Topics to read, comma separated; default: all data topics of the source.",
         _list,
         (),
+    ),
+    Setting(
+        "errors.tolerance",
+        "What a record does that can never be applied. none: it stops the task and is named. all: it goes to the"
+        " dead-letter topic and its key is parked; the replica no longer equals the source for that key.",
+        _tolerance,
+        "none",
+    ),
+    Setting(
+        "errors.deadletterqueue.topic.name",
+        "The dead-letter topic, made where it is missing; default: <topic.prefix>.deadletter.",
+    ),
+    Setting(
+        "errors.deadletterqueue.topic.replication.factor",
+        "Its replicas where we make it; 0: 3, or as many as there are brokers.",
+        _whole,
+        0,
+    ),
+    Setting(
+        "errors.deadletterqueue.context.headers.enable",
+        "Whether letters carry Kafka Connect's headers too: what they say stands in every letter.",
+        _flag,
+        default=False,
     ),
     Setting("topics.regex", "Or a regular expression of them.", _pattern),
     Setting("consumer.override.*", "Consumer settings by librdkafka's names."),
@@ -153,7 +188,6 @@ UNSUPPORTED = {
     "transforms": "single message transforms are not run here",
     "predicates": "single message transforms are not run here",
     "transaction.boundary": "every source transaction is kept whole",
-    "errors.deadletterqueue.topic.name": "a bad record stops the task, it is never set aside",
     "config.action.reload": "restart the connector instead",
     "header.converter": "headers are not converted",
 }

@@ -17,6 +17,7 @@ from cdc.pipeline.selection import Selection
 from cdc.protocols import EventDecoder as Decoder
 from cdc.protocols import GroupMember
 from cdc.runtime.clients import kafka_cluster, schema_registry, waiting_for_brokers
+from cdc.runtime.dead_letters import KafkaDeadLetterTopic, topic_of
 
 OnProgress = Callable[[ApplyStatus], None]
 
@@ -44,7 +45,6 @@ def apply_events(
     settings = ApplySettings(
         memory_bytes=int(_HELD * (config["memory.mb"] << 20)),
         commit_bytes=config["max.commit.bytes"],
-        errors_tolerance=config["errors.tolerance"],
     )
     apply = _by_partition if config["apply.mode"] == "partition" else _by_transaction
     run = apply(
@@ -85,6 +85,7 @@ def _by_transaction(
         decoder,
         settings,
         on_progress,
+        dead_letters=_dead_letters(config, topics),
     ).run
 
 
@@ -100,6 +101,11 @@ def _by_partition(
     open_store = plugin.open_partition_store
     if open_store is None:
         raise ConfigError(f"{plugin.name} cannot be a sink with apply.mode=partition")
+    if config["errors.tolerance"] != "none":
+        raise ConfigError(
+            "errors.tolerance=all is not supported with apply.mode=partition",
+            "set errors.tolerance=none (a record that cannot be applied stops the task), or apply.mode=transaction",
+        )
     return PartitionApplier(
         config.name,
         selection,
@@ -147,3 +153,15 @@ class _Topics:
             overrides=self._overrides,
         )
         return self._reader
+
+
+def _dead_letters(config: ConnectorConfig, topics: _Topics) -> KafkaDeadLetterTopic | None:
+    if config["errors.tolerance"] == "none":
+        return None
+    return KafkaDeadLetterTopic(
+        topic_of(config),
+        kafka_cluster(config),
+        topics.registry,
+        replication=config["errors.deadletterqueue.topic.replication.factor"],
+        context=config["errors.deadletterqueue.context.headers.enable"],
+    )

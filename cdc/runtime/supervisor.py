@@ -63,6 +63,7 @@ class TaskStatus:
             "missing_rows": self.said.get("missing_rows", 0),
             "mismatched_rows": self.said.get("mismatched_rows", 0),
             "waiting": self.said.get("waiting"),
+            "parked_keys": self.said.get("parked_keys", 0),
         }
 
 

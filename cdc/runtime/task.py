@@ -178,6 +178,7 @@ def _sink_numbers(status: ApplyStatus) -> Numbers:
         "lag_seconds": status.lag_seconds(time.time()),
         "missing_rows": sum(status.faults.missing.values()),
         "mismatched_rows": sum(status.faults.mismatched.values()),
+        "parked_keys": sum(status.parked.values()),
     }
 
 

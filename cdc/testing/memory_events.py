@@ -97,6 +97,10 @@ class MemoryEvents:
     def data(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
         return [self._event(record) for record in records]
 
+    def key(self, record: Record) -> bytes | None:
+        """Its key; an empty one cannot be known."""
+        return record.key or None
+
     def transaction(self, record: Record) -> TransactionMark:
         ended, xid, lsn, counts = _unpickled(record)
         return TransactionMark(ended, xid, lsn, counts, record.offset, commit_ms=lsn)
@@ -154,6 +158,7 @@ class MemoryDecoder:
 
     def __init__(self, events: MemoryEvents) -> None:
         self.data = events.data
+        self.key = events.key
         self.transaction = events.transaction
         self.watermark = events.watermark_of
         self.values = events.values

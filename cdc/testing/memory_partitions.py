@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc.checkpoint import PartitionState, SinkCheckpoint, TableState
-from cdc.errors import Fenced
+from cdc.errors import Fenced, Rejected
 from cdc.event import Delivered, Record
 from cdc.position import Position, TopicPartition
 from cdc.protocols import GroupMember, Shape, TopicInfo
@@ -124,6 +124,15 @@ class MemoryPartitionTransaction:
 
     def apply(self, events: Sequence[Delivered]) -> None:
         self._events += events
+
+    def attempt(self, events: Sequence[Delivered]) -> Rejected | None:
+        tried = MemoryTransaction(self._store.rows)
+        try:
+            tried.apply([*self._events, *events])
+        except Rejected as error:
+            return error
+        self.apply(events)
+        return None
 
     def ensure(self, shape: Shape) -> None:
         self._shapes.append(shape)

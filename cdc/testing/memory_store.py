@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cdc.checkpoint import SinkCheckpoint
-from cdc.errors import Fenced, Rejected, Unreachable
+from cdc.errors import Fenced, Refused, Rejected, Unreachable
 from cdc.event import Delivered
 from cdc.protocols import Shape
 from cdc.table import Table
@@ -31,6 +32,7 @@ class MemoryReplica:
     rows: Rows = field(default_factory=dict)
     checkpoints: dict[tuple[str, str], SinkCheckpoint] = field(default_factory=dict)
     epochs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    releases: Counter[tuple[str, str]] = field(default_factory=Counter)
     away: bool = False
     lose_commit: Literal["", "before", "after"] = ""
     on_commit: Callable[[Rows, SinkCheckpoint | None], None] | None = None
@@ -52,6 +54,7 @@ class MemoryStore:
         self.replica = replica
         self.owner: tuple[str, str] = ("", "")
         self.epoch = 0
+        self.releases = 0
         self.read_row = read_row
         self.missing: Counter[str] = Counter()
         self.mismatched: Counter[str] = Counter()
@@ -64,6 +67,7 @@ class MemoryStore:
             self.owner = (sink, source)
             self.replica.epochs[self.owner] += 1
             self.epoch = self.replica.epochs[self.owner]
+            self.releases = self.replica.releases[self.owner]
             self.missing.clear()
             self.mismatched.clear()
             return self.replica.checkpoints.get(self.owner) or SinkCheckpoint(source, None)
@@ -72,6 +76,17 @@ class MemoryStore:
         self.replica.reach()
         self.check_epoch()
         return MemoryTransaction(self)
+
+    @contextmanager
+    def beside(self, sink: str, source: str) -> Iterator[tuple[SinkCheckpoint, MemoryTransaction]]:
+        self.replica.reach()
+        other = MemoryStore(self.replica, self.read_row)
+        other.owner = (sink, source)
+        if other.owner not in self.replica.checkpoints:
+            raise Refused("the replica in memory holds no checkpoint of this sink")
+        other.epoch = self.replica.epochs[other.owner]
+        other.releases = self.replica.releases[other.owner]
+        yield self.replica.checkpoints[other.owner], MemoryTransaction(other, beside=True)
 
     def missing_rows(self) -> Mapping[str, int]:
         return dict(self.missing)
@@ -91,8 +106,9 @@ class MemoryStore:
 class MemoryTransaction:
     """`cdc.protocols.StoreTransaction`: a copy of what it touches, put in place by ``commit``."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, *, beside: bool = False) -> None:
         self._store = store
+        self._beside = beside
         self._rows: Rows = {}
         self._removed: dict[tuple[str, bytes], Row] = {}
         self._missing: Counter[str] = Counter()
@@ -105,12 +121,29 @@ class MemoryTransaction:
         for event in events:
             self._apply(self._touched(event.collection), event)
 
+    def attempt(self, events: Sequence[Delivered]) -> Rejected | None:
+        before = (
+            {collection: dict(rows) for collection, rows in self._rows.items()},
+            dict(self._removed),
+            self._missing.copy(),
+            self._mismatched.copy(),
+        )
+        try:
+            self.apply(events)
+        except Rejected as error:
+            self._rows, self._removed, self._missing, self._mismatched = before
+            return error
+        return None
+
     def ensure(self, shape: Shape) -> None:
         self._store.replica.reach()
         self._touched(str(shape.table.id))
 
     def save(self, checkpoint: SinkCheckpoint) -> None:
         self._store.replica.reach()
+        if self._beside:
+            held = self._store.replica.checkpoints[self._store.owner]
+            checkpoint = replace(held, parked=(), released=checkpoint.released)
         self._checkpoint = checkpoint
 
     def commit(self) -> None:
@@ -120,6 +153,8 @@ class MemoryTransaction:
         if lost != "before":
             with replica.lock:
                 self._store.check_epoch()
+                if self._store.releases != replica.releases[self._store.owner]:
+                    raise Unreachable("keys were released beside the owner", "claim again")
                 self._take_effect(replica)
         self._ended = True
         if lost:
@@ -142,12 +177,22 @@ class MemoryTransaction:
             before = replica.checkpoints.get(self._store.owner) or SinkCheckpoint(
                 saved.source, None
             )
+            released = set(saved.released)
+            parked = (*(one for one in before.parked if one not in released), *saved.parked)
+            tables = {**before.tables, **saved.tables}
+            held = {one.collection for one in parked}
+            for name, state in tables.items():
+                if state in ("live", "parked"):
+                    tables[name] = "parked" if name in held else "live"
             replica.checkpoints[self._store.owner] = replace(
                 saved,
                 offsets={**before.offsets, **saved.offsets},
-                tables={**before.tables, **saved.tables},
+                tables=tables,
                 since={**before.since, **saved.since},
+                parked=parked,
+                released=(),
             )
+            replica.releases[self._store.owner] += self._beside
         if replica.on_commit is not None:
             replica.on_commit(replica.rows, self._checkpoint)
 
@@ -189,7 +234,10 @@ class MemoryTransaction:
 
     def _expect(self, event: Delivered, old: Row | None) -> None:
         before = self._store.replica.checkpoints.get(self._store.owner)
-        live = before is not None and before.tables.get(event.collection) == "live"
+        live = before is not None and before.tables.get(event.collection) in (
+            "live",
+            "parked",
+        )
         if not (live and event.xid):
             return
         if old is None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cdc.checkpoint import Resume, SinkCheckpoint
-from cdc.errors import CdcError, Fenced
+from cdc.checkpoint import ParkedKey, Resume, SinkCheckpoint
+from cdc.errors import CdcError, Fenced, Unreachable
 from cdc.event import Delivered, Op
 from cdc.position import Position, TopicPartition
 from cdc.protocols import Shape, Store
@@ -233,6 +233,71 @@ class StoreContract:
         store.close()
         assert self._opened().claim("sink", "p").position == Position(1, 20, 1)
 
+    # --- what is kept out ------------------------------------------------------------------------------------
+
+    def test_an_attempt_that_is_rejected_changes_nothing_and_the_rest_goes_on(self) -> None:
+        store = self._claimed()
+        _commit(store, 10, item("c", 10, 1, 1, "a"))
+        transaction = store.begin()
+        assert transaction.attempt([item("c", 20, 1, 2)]) is None
+        assert transaction.attempt([item("u", 20, 2, 1, "b"), _keyless(20, 3)]) is not None
+        assert transaction.attempt([item("c", 20, 4, 3)]) is None
+        transaction.save(_at(20))
+        transaction.commit()
+        self._holds((1, "a", None), (2, None, None), (3, None, None))
+
+    def test_a_delete_that_waits_for_the_new_key_outlives_a_rejected_attempt(self) -> None:
+        store = self._claimed()
+        _commit(store, 10, item("c", 10, 1, 1, "a", "large"))
+        transaction = store.begin()
+        assert transaction.attempt([item("d", 20, 1, 1, other=2)]) is None
+        moved = item("c", 20, 2, 2, "a", PLACEHOLDER, unchanged=("note",), other=1)
+        assert transaction.attempt([moved, _keyless(20, 3)]) is not None
+        assert transaction.attempt([moved]) is None
+        transaction.save(_at(20))
+        transaction.commit()
+        self._holds((2, "a", "large"))
+
+    def test_parked_keys_are_kept_with_the_checkpoint_and_shown_by_the_state_of_their_table(
+        self,
+    ) -> None:
+        store = self._claimed()
+        _save(store, SinkCheckpoint("p", Position(1, 8, 1), tables={COLLECTION: "live"}))
+        one, two, whole = _parked(b"\x02", 5), _parked(b"\x04", 6), _parked(None, 7)
+        _save(store, SinkCheckpoint("p", Position(1, 16, 1), parked=(one, two, whole)))
+        _save(store, SinkCheckpoint("p", Position(1, 24, 1), released=(two,)))
+        found = self._opened().claim("sink", "p")
+        assert (found.parked, found.tables) == ((one, whole), {COLLECTION: "parked"}), found
+        store = self._claimed()
+        _save(store, SinkCheckpoint("p", Position(1, 32, 1), released=(one, whole)))
+        found = self._opened().claim("sink", "p")
+        assert (found.parked, found.tables) == ((), {COLLECTION: "live"}), found
+
+    def test_keys_are_released_beside_the_owner_who_must_claim_again(self) -> None:
+        store = self._claimed()
+        _commit(store, 10, item("c", 10, 1, 1, "a"))
+        one = _parked(b"\x02", 5)
+        _save(store, SinkCheckpoint("p", Position(1, 16, 1), parked=(one,)))
+        with self._opened().beside("sink", "p") as (held, transaction):
+            assert (held.position, held.parked) == (Position(1, 16, 1), (one,)), held
+            assert transaction.attempt([item("u", 16, 1, 1, "b")]) is None
+        self._holds((1, "a", None))
+        with self._opened().beside("sink", "p") as (_, transaction):
+            assert transaction.attempt([item("u", 16, 1, 1, "b")]) is None
+            transaction.save(SinkCheckpoint("p", None, released=(one,)))
+            transaction.commit()
+        self._holds((1, "b", None))
+        try:
+            _commit(store, 24, item("u", 24, 1, 1, "unaware"))
+        except Unreachable:
+            store.close()
+        else:
+            raise AssertionError("the owner did not notice that keys were released")
+        found = store.claim("sink", "p")
+        assert (found.position, found.parked) == (Position(1, 16, 1), ()), found
+        _commit(store, 24, item("u", 24, 1, 1, "aware"))
+        self._holds((1, "aware", None))
+
     # --- the owner -------------------------------------------------------------------------------------------
 
     def test_an_owner_that_was_replaced_does_not_take_it_back(self) -> None:
@@ -295,6 +360,22 @@ class StoreContract:
 
 def _shape(lsn: int) -> Shape:
     return Shape(ITEMS, COLLECTION, PARTITION.topic, Position(1, lsn, 0))
+
+
+def _keyless(lsn: int, order: int) -> Delivered:
+    """An event that no store can ever apply."""
+    return item("c", lsn, order, 9)._replace(key=None)
+
+
+def _parked(key: bytes | None, offset: int) -> ParkedKey:
+    position = Position(1, 12, offset)
+    return ParkedKey(COLLECTION, key, *PARTITION, offset, position, "Rejected", "too long")
+
+
+def _save(store: Store, checkpoint: SinkCheckpoint) -> None:
+    transaction = store.begin()
+    transaction.save(checkpoint)
+    transaction.commit()
 
 
 def _at(lsn: int) -> SinkCheckpoint:

@@ -22,7 +22,7 @@ from psycopg import errors
 from cdc.checkpoint import Resume, SinkCheckpoint, TableState
 from cdc.errors import Failed, Unreachable
 from cdc.position import Position, TopicPartition
-from connectors.postgres import replica_memory
+from connectors.postgres import parked_keys, replica_memory
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -123,7 +123,7 @@ SET state = COALESCE(EXCLUDED.state, t.state), since = COALESCE(EXCLUDED.since, 
 _SAVE = """
 UPDATE cdc.checkpoints
 SET generation = %s, commit_lsn = %s, total_order = %s, cluster_id = %s, updated_at = clock_timestamp()
-WHERE sink = %s AND source = %s AND epoch = %s
+WHERE sink = %s AND source = %s AND epoch = %s AND releases = %s
 """
 
 _HOLD = """
@@ -134,11 +134,12 @@ _log = logging.getLogger(__name__)
 
 
 class Claim(NamedTuple):
-    """Which checkpoint, and the epoch under which it is held."""
+    """Which checkpoint, the epoch under which it is held, and how often keys had been released beside it by then."""
 
     sink: str
     source: str
     epoch: int
+    releases: int = 0
 
 
 def install(session: Session) -> None:
@@ -148,6 +149,7 @@ def install(session: Session) -> None:
         if session.execute("SELECT to_regclass('cdc.version')").fetchone() == (None,):
             session.execute(_INSTALL)
         replica_memory.install(session)
+        parked_keys.install(session)
         found = session.execute("SELECT version FROM cdc.version").fetchone()
     if found != (VERSION,):
         raise Failed(
@@ -171,7 +173,7 @@ def claim(session: Session, sink: str, source: str, patience: float = 30.0) -> C
             )
     epoch, owner = raised
     end_session(session, owner)
-    return Claim(sink, source, epoch)
+    return Claim(sink, source, epoch, parked_keys.releases(session, sink, source))
 
 
 def epoch(session: Session, sink: str, source: str) -> int:
@@ -199,6 +201,7 @@ def load(session: Session, sink: str, source: str) -> SinkCheckpoint:
         },
         tables={collection: state for collection, state, _ in tables if state is not None},
         since={collection: since for collection, _, since in tables if since is not None},
+        parked=parked_keys.load(session, sink, source),
     )
 
 
@@ -209,9 +212,9 @@ def load_tables(session: Session, owner: tuple[str, str]) -> dict[str, TableStat
 
 
 def save(session: Session, held: Claim, checkpoint: SinkCheckpoint) -> bool:
-    """Store what changed, in the open transaction; False when the epoch is no longer this claim's.
+    """Store what changed, in the open transaction; False when the claim is outdated.
 
-    The last statement takes the checkpoint's row lock, so that it is held only until the commit that follows.
+    A newer claim raised the epoch then, or keys were released beside this one. The last statement takes the checkpoint's row lock, so that it is held only until the commit that follows.
     """
     owner = (held.sink, held.source)
     with session.pipeline():
@@ -230,8 +233,11 @@ def save(session: Session, held: Claim, checkpoint: SinkCheckpoint) -> bool:
                 ),
             )
         save_tables(session, owner, checkpoint)
+        parked_keys.save(session, owner, checkpoint)
         position = checkpoint.position or (None, None, None)
-        saved = session.execute(_SAVE, (*position, checkpoint.cluster_id, *owner, held.epoch))
+        saved = session.execute(
+            _SAVE, (*position, checkpoint.cluster_id, *owner, held.epoch, held.releases)
+        )
     return saved.rowcount == 1
 
 
@@ -251,7 +257,7 @@ def save_tables(session: Session, owner: tuple[str, str], checkpoint: SinkCheckp
 
 def hold(session: Session, held: Claim) -> bool:
     """Keep every claim waiting until the open transaction ends; False when the epoch is no longer this claim's."""
-    return session.execute(_HOLD, held).fetchone() is not None
+    return session.execute(_HOLD, held[:3]).fetchone() is not None
 
 
 def _raise(session: Session, sink: str, source: str) -> tuple[int, tuple[int, datetime]] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc.errors import Rejected
 from cdc.event import Delivered
 from cdc.table import Table
 from connectors.postgres.tuples import TupleTranscoder
@@ -40,6 +41,9 @@ class Pieces:
 
 Row = bytes | Pieces
 """A whole row (an Avro record), or pieces of one."""
+
+Held = tuple[Delivered | None, dict[bytes, tuple[int, bytes | None]]]
+"""A delete that waits for the row's new key, and rows that took over a key."""
 
 State = Row | None
 """A key's last state; None for a deleted row."""
@@ -96,7 +100,9 @@ class NetChanges:
         """Add an event: ``c``, ``r``, ``u`` or ``d``, with a key."""
         if self._held is not None:
             return self._after_held(event)
-        key = event.key or b""
+        key = event.key
+        if key is None:
+            raise keyless(event)
         op = event.op
         if self._arrived and op in "ud" and self._is_of_the_row_before(key, event):
             return None
@@ -117,6 +123,15 @@ class NetChanges:
         if op == "c" and event.other_key is not None and self.table.identity == "full":
             self._arrived[key] = (event.position.commit_lsn, event.after)
         return None
+
+    def held(self) -> Held:
+        """What outlives a `clear`."""
+        return self._held, dict(self._arrived)
+
+    def put_back(self, held: Held) -> None:
+        """Forget all that was taken since `held` told this."""
+        self.clear()
+        self._held, self._arrived = held[0], dict(held[1])
 
     def settle(self) -> None:
         """Nothing more follows: a held delete is what it says."""
@@ -219,4 +234,20 @@ class NetChanges:
         )
 
 
-__all__ = ["Move", "NetChanges", "Pieces", "Row", "State", "Value"]
+def keyless(event: Delivered) -> Rejected:
+    """The error of an event whose row cannot be found."""
+    return Rejected(
+        f"an event of {event.collection} has no key",
+        "capture the table by a key: a primary key, or an index as its replica identity",
+    )
+
+
+__all__ = [
+    "Move",
+    "NetChanges",
+    "Pieces",
+    "Row",
+    "State",
+    "Value",
+    "keyless",
+]

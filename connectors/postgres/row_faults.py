@@ -35,6 +35,12 @@ class RowFaults:
         self.missing.update(others.missing)
         self.mismatched.update(others.mismatched)
 
+    def copy(self) -> RowFaults:
+        """The same counts, counted on apart from these."""
+        other = RowFaults(self._live, fails=self._fails)
+        other.add(self)
+        return other
+
     def clear(self) -> None:
         """Begin to count anew."""
         self.missing.clear()

@@ -10,12 +10,14 @@ the owner's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from cdc.checkpoint import SinkCheckpoint, TableState
 from cdc.config import ConnectorConfig
 from cdc.errors import Failed, Unreachable
 from cdc.protocols import Store, StoreTransaction
 from connectors.postgres.row_faults import RowFaults
+from connectors.postgres.sink_beside import beside
 from connectors.postgres.sink_session import SinkSession
 from connectors.postgres.sink_settings import SinkSettings
 from connectors.postgres.sink_transaction import SinkTransaction
@@ -73,6 +75,12 @@ class PostgresStore:
             session, self._settings, live, self._transactions, self._committed
         )
         return self._open
+
+    def beside(
+        self, sink: str, source: str
+    ) -> AbstractContextManager[tuple[SinkCheckpoint, StoreTransaction]]:
+        """A transaction beside the owner of the checkpoint, in a session of its own."""
+        return beside(self._settings, sink, source)
 
     def missing_rows(self) -> Mapping[str, int]:
         """Per collection, how many updates and deletes since the claim met no row in a live table."""

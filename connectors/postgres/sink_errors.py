@@ -44,5 +44,7 @@ def sink_error(error: psycopg.Error, doing: str) -> CdcError:
     if remedy is None:
         return translate(error, doing)
     table = f"{error.diag.schema_name}.{error.diag.table_name}: " if error.diag.table_name else ""
-    detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-    return Rejected(f"{table}{error.diag.message_primary}{detail}", remedy)
+    # The detail of a constraint's error holds the row; of a type's, what the type can hold.
+    detail = error.diag.message_detail if code.startswith("22") else None
+    named = detail or error.diag.constraint_name or error.diag.column_name
+    return Rejected(f"{table}{error.diag.message_primary}{f' ({named})' if named else ''}", remedy)

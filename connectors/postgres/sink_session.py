@@ -15,8 +15,8 @@ import psycopg
 from psycopg import errors
 
 from cdc.checkpoint import SinkCheckpoint
-from cdc.errors import CdcError, Fenced, Unreachable
-from connectors.postgres import checkpoints, partition_checkpoints
+from cdc.errors import CdcError, Fenced, Refused, Unreachable
+from connectors.postgres import checkpoints, parked_keys, partition_checkpoints
 from connectors.postgres.checkpoints import Claim, Session
 from connectors.postgres.connection import connect
 from connectors.postgres.sink_errors import sink_error
@@ -92,6 +92,10 @@ class ReplicaSession(abc.ABC):
         with contextlib.suppress(psycopg.Error):
             self.connection.close()
 
+    def overtaken(self) -> CdcError:
+        """Why the checkpoint could not be saved under the claim."""
+        return self.fenced()
+
     def fenced(self) -> Fenced:
         """The error of an owner that was replaced."""
         return Fenced(
@@ -114,8 +118,19 @@ class ReplicaSession(abc.ABC):
 class SinkSession(ReplicaSession):
     """One claim of one checkpoint, in one session with the replica."""
 
-    def __init__(self, settings: SinkSettings, sink: str, source: str, held: int | None) -> None:
-        """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one."""
+    def __init__(
+        self,
+        settings: SinkSettings,
+        sink: str,
+        source: str,
+        held: int | None,
+        *,
+        beside: bool = False,
+    ) -> None:
+        """Open and claim. ``held`` is the epoch that this owner held before: Fenced when there is a newer one.
+
+        ``beside``: leave the claim to its owner; Refused when there never was one.
+        """
         try:
             super().__init__(settings, sink, source)
             self.claim = Claim(sink, source, 0)
@@ -125,11 +140,32 @@ class SinkSession(ReplicaSession):
                 partition_checkpoints.refuse_mode(self.connection, (sink, source))
                 if held is not None and checkpoints.epoch(self.connection, sink, source) > held:
                     raise self.fenced()
-                self.claim = checkpoints.claim(self.connection, sink, source)
+                if beside:
+                    self.claim = self._present(sink, source)
+                else:
+                    self.claim = checkpoints.claim(self.connection, sink, source)
                 self.checkpoint: SinkCheckpoint = checkpoints.load(self.connection, sink, source)
                 undo.pop_all()
         except psycopg.Error as error:
             raise sink_error(error, f"claiming the checkpoint of {sink} in the replica") from error
+
+    def _present(self, sink: str, source: str) -> Claim:
+        epoch = checkpoints.epoch(self.connection, sink, source)
+        if not epoch:
+            raise Refused(
+                f"the replica holds no checkpoint of {sink} for {source}",
+                "see the sink's name and topic.prefix; no such sink has ever run on it",
+            )
+        return Claim(sink, source, epoch, parked_keys.releases(self.connection, sink, source))
+
+    def overtaken(self) -> CdcError:
+        """Fenced; or Unreachable, when keys were released beside this claim, which is to be claimed again."""
+        claim = self.claim
+        if checkpoints.epoch(self.connection, claim.sink, claim.source) > claim.epoch:
+            return self.fenced()
+        return Unreachable(
+            f"parked keys of {claim.sink} were released beside it", "claimed again at once"
+        )
 
     def save(self, checkpoint: SinkCheckpoint) -> bool:
         """See `checkpoints.save`."""

@@ -16,7 +16,7 @@ from cdc.event import Delivered
 from cdc.protocols import Shape
 from cdc.table import TableId
 from connectors.postgres import replica_tables, statements
-from connectors.postgres.net_changes import NetChanges
+from connectors.postgres.net_changes import NetChanges, keyless
 from connectors.postgres.row_faults import RowFaults
 from connectors.postgres.sink_session import ReplicaSession
 from connectors.postgres.sink_settings import SinkSettings
@@ -70,6 +70,40 @@ class SinkTransaction:
                 self._take(events[start : start + size])
                 self._write_all()
 
+    def attempt(self, events: Sequence[Delivered]) -> Rejected | None:
+        """Apply behind a savepoint. See `cdc.protocols.StoreTransaction`."""
+        connection = self._session.connection
+        with self._working("beginning to apply changes"):
+            connection.execute("SAVEPOINT cdc_attempt")
+        before = self._remembered()
+        try:
+            self.apply(events)
+        except Rejected as error:
+            self._state = "open"
+            with self._working("undoing changes that the replica rejects"):
+                connection.execute("ROLLBACK TO SAVEPOINT cdc_attempt")
+                connection.execute("RELEASE SAVEPOINT cdc_attempt")
+                before()
+            return error
+        with self._working("applying changes to the replica"):
+            connection.execute("RELEASE SAVEPOINT cdc_attempt")
+        return None
+
+    def _remembered(self) -> Callable[[], None]:
+        """What this side knows, to be put back when the replica forgets what came since."""
+        runs, lost, faults = dict(self._runs), dict(self._lost), self._faults.copy()
+        held = [(run.changes, run.changes.held()) for run in runs.values()]
+        writers = self._session.writers.remembered()
+
+        def put_back() -> None:
+            self._runs, self._lost, self._faults = runs, lost, faults
+            self._emptied.clear()
+            for changes, before in held:
+                changes.put_back(before)
+            writers()
+
+        return put_back
+
     def ensure(self, shape: Shape) -> None:
         """Make the table, or bring it into this shape, as far as ``schema.evolution`` goes."""
         with self._working(f"bringing {shape.table.id} in the replica into shape"):
@@ -86,7 +120,7 @@ class SinkTransaction:
             if self._lost:
                 checkpoint = replace(checkpoint, tables={**self._lost, **checkpoint.tables})
             if not self._session.save(checkpoint):
-                raise self._session.fenced()
+                raise self._session.overtaken()
             self._saved = True
             self._tables.update(checkpoint.tables)
 
@@ -147,10 +181,7 @@ class SinkTransaction:
     def _run_of(self, event: Delivered) -> _Run:
         """Where the event is taken up. What an earlier row schema brought is written first."""
         if event.key is None:
-            raise Rejected(
-                f"an event of {event.collection} has no key",
-                "capture the table by a key: a primary key, or an index as its replica identity",
-            )
+            raise keyless(event)
         if (before := self._runs.get(event.collection)) is not None:
             before.changes.settle()
             self._write(before)

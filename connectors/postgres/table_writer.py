@@ -69,7 +69,7 @@ class TableWriter:
         self._raw: psycopg.RawCursor[tuple[Any, ...]] = psycopg.RawCursor(session)
         self._rows = StagedRows(table, transcoder)
         self._stage = f"cdc_stage_{next(_numbers)}"
-        self._stage_made = False
+        self.has_stage = False
         self._filled_in = 0
         self._inline: dict[tuple[int, frozenset[int], int], bytes] = {}
         self._sizes = [
@@ -135,7 +135,7 @@ class TableWriter:
 
     def drop(self) -> None:
         """Drop the staging table. Not to be used again."""
-        if self._stage_made:
+        if self.has_stage:
             self._session.execute(statements.drop(Identifier("pg_temp", self._stage)))
 
     # --- the roads -------------------------------------------------------------------------------------------
@@ -222,9 +222,9 @@ class TableWriter:
         return staged
 
     def _make_stage(self) -> None:
-        if not self._stage_made:
+        if not self.has_stage:
             self._session.execute(statements.create_stage(self._stage, self.replica.columns))
-            self._stage_made = True
+            self.has_stage = True
 
     def _copy(self, statement: Composed, stream: Iterable[bytes]) -> None:
         with self._session.cursor() as cursor, cursor.copy(statement) as copy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cdc.errors import Failed
 from cdc.event import Delivered
 from cdc.protocols import Shape
@@ -80,6 +82,17 @@ class Writers:
         """Drop the staging tables that were not used of late. To be called between transactions' uses of them."""
         while len(self._by_collection) > _MOST:
             self._by_collection.pop(next(iter(self._by_collection))).drop()
+
+    def remembered(self) -> Callable[[], None]:
+        """What is known now, to be put back after the replica forgot what came since."""
+        known = [(name, writer, writer.has_stage) for name, writer in self._by_collection.items()]
+
+        def put_back() -> None:
+            self._by_collection = {name: writer for name, writer, _ in known}
+            for _, writer, has_stage in known:
+                writer.has_stage = has_stage
+
+        return put_back
 
     def forget(self) -> None:
         """The session lost its staging tables, and perhaps the tables that were made."""

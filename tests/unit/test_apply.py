@@ -12,7 +12,7 @@ import pytest
 
 from cdc import failure_points
 from cdc.checkpoint import SinkCheckpoint
-from cdc.errors import CdcError, ConfigError, Failed, Fenced, Refused
+from cdc.errors import CdcError, Failed, Fenced, Refused
 from cdc.event import Record
 from cdc.pipeline.apply import Applier, ApplySettings, ApplyStatus
 from cdc.pipeline.selection import Selection
@@ -224,11 +224,6 @@ def test_a_change_that_cannot_be_applied_stops_the_task_and_is_named(bench: Benc
     torn[1] = torn[1]._replace(value=(torn[1].value or b"").replace(b"\x02\x02x", b"\x02\x09x"))
     bench.source.topics.append(torn)
     assert "p.s.items[1]@0" in bench.run_into(Failed)
-
-
-def test_skipping_bad_records_is_refused_as_a_setting() -> None:
-    with pytest.raises(ConfigError, match=r"errors\.tolerance"):
-        ApplySettings(errors_tolerance="all")
 
 
 def test_stopping_commits_what_is_complete_and_leaves_the_rest(bench: Bench) -> None:

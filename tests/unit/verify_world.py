@@ -492,6 +492,9 @@ class Decoder:
     def data(self, records: Sequence[Record]) -> list[Delivered | Rejected | None]:
         return [self._world.topic[record.partition][record.offset] for record in records]
 
+    def key(self, record: Record) -> bytes | None:
+        raise NotImplementedError
+
     def transaction(self, record: Record) -> TransactionMark:
         raise NotImplementedError
 
