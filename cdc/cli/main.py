@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cdc import __version__
-from cdc.cli import checkpoint, local, run, table, verify, wait
+from cdc.cli import checkpoint, deadletter, local, run, table, verify, wait
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime.plugins import acceleration
 from cdc.telemetry import start_logging
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(deadletter.app, name="deadletter")
 app.add_typer(local.app, name="local")
 app.add_typer(table.app, name="table")
 app.add_typer(verify.app, name="verify")

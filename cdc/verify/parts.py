@@ -54,6 +54,7 @@ class Fencing:
         self.parts = parts
         self.table = table
         self._count = 0
+        self.parked = 0
         fence = self.new_id()
         self.opened = self._mark(fence)
         watermark = self.published(fence)
@@ -114,6 +115,7 @@ class Fencing:
         """One snapshot of the replica, in which the table claims to be whole."""
         settings = self.parts.settings
         with self.parts.replica.read(self.table, settings.sink, settings.source) as (reader, state):
+            self.parked = sum(one.collection == self.collection for one in state.checkpoint.parked)
             claimed = state.checkpoint.tables.get(self.collection)
             if claimed in ("backfilling", "stale"):
                 raise Inconclusive(

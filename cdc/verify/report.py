@@ -55,7 +55,8 @@ class TableReport:
 
     ``reason`` says why it is INCONCLUSIVE or SKIPPED, or what a DIFF leaves out. ``coverage`` is the part of its rows
     that was decided; ``columns_skipped`` are captured columns that were not looked at, being masked in a way that the
-    source's server cannot repeat. ``repaired`` are differences that a repair removed: seen again, and equal.
+    source's server cannot repeat. ``repaired`` are differences that a repair removed: seen again, and equal. ``parked``
+    counts keys that the sink keeps out of the replica.
     """
 
     table: str
@@ -66,6 +67,7 @@ class TableReport:
     seconds: float
     differences: tuple[Difference, ...] = ()
     repaired: tuple[Difference, ...] = ()
+    parked: int = 0
     columns_skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class TableReport:
             "differences": [difference.to_json() for difference in self.differences],
             "repaired": [difference.to_json() for difference in self.repaired],
             "columns_skipped": list(self.columns_skipped),
+            "parked": self.parked,
         }
 
 

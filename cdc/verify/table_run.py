@@ -55,6 +55,7 @@ class TableRun:
         self._on_progress = on_progress
         self._tally = _Tally()
         self._estimate = 0
+        self._fencing: Fencing | None = None
         self.standstill = ""
         """Why the tables that follow cannot be verified either; empty when they can."""
 
@@ -66,7 +67,7 @@ class TableRun:
         undecided = ""
         try:
             self._estimate = self._parts.source.estimate(self._table)
-            fencing = Fencing(self._parts, self._table)
+            fencing = self._fencing = Fencing(self._parts, self._table)
             self._rows_pass(fencing, self._digest_pass(fencing))
             if self._tally.unsettled:
                 undecided = f"{self._tally.unsettled} keys changed at every look"
@@ -192,16 +193,18 @@ class TableRun:
     def _report(self, started: float, *, undecided: str = "", skipped: str = "") -> TableReport:
         tally = self._tally
         differences = self._differences(tally.differing)
+        parked = self._fencing.parked if self._fencing else 0
         verdict: Verdict = "DIFF" if differences else "INCONCLUSIVE" if undecided else "OK"
         return TableReport(
             table=str(self._table.id),
             verdict="SKIPPED" if skipped else verdict,
-            reason=skipped or undecided or tally.stopped,
+            reason=skipped or undecided or tally.stopped or _of_parked(parked),
             rows_compared=tally.rows,
             coverage=0.0 if skipped else self._coverage(),
             seconds=time.monotonic() - started,
             differences=differences,
             repaired=self._differences(tally.repaired),
+            parked=parked,
             columns_skipped=tuple(self._parts.source.not_compared(self._table)),
         )
 
@@ -226,3 +229,9 @@ class TableRun:
             )
             for key, how in found.items()
         )
+
+
+def _of_parked(keys: int) -> str:
+    return (
+        f"{keys} parked keys: cdc deadletter replay, or --repair, brings them back" if keys else ""
+    )
