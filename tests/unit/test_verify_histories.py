@@ -197,7 +197,7 @@ def test_a_standstill_is_waited_for_once_not_for_each_table(what: str) -> None:
     source = Source(world)
     tables = [replace(TABLE, id=TableId("public", name)) for name in ("a", "b", "c")]
     source.tables = lambda: tables  # type: ignore[method-assign]
-    settings_ = VerifySettings(PREFIX, "sink", timeout=0.4)
+    settings_ = VerifySettings(PREFIX, "sink", timeout=1.0)
     report = verify(source, Replica(world), lambda: Topics(world), Decoder(world), settings_)
     assert [table.verdict for table in report.tables] == ["INCONCLUSIVE"] * 3
-    assert report.seconds < 0.8
+    assert report.seconds < 2.4  # three times would be at least 3
