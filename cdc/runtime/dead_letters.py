@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdc.avro.dead_letter import DeadLetters
-from cdc.config import ConnectorConfig
+from cdc.config import MOST_MESSAGE_BYTES, ConnectorConfig
 from cdc.errors import CdcError, ConfigError, Unreachable
 from cdc.event import DeadLetter, Record
 from cdc.kafka.client import Cluster
@@ -13,7 +13,6 @@ from cdc.kafka.topics import NewTopicSpec, Topics
 from cdc.kafka.writer import MEBIBYTE, KafkaTopicWriter
 from cdc.pipeline.selection import Selection
 from cdc.protocols import SchemaRegistry
-from cdc.runtime.pinned_topics import MOST_MESSAGE_BYTES
 
 _PATIENCE = 30.0  # seconds for acknowledgements
 _ROOM = MEBIBYTE  # what a letter is longer than its record
