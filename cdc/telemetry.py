@@ -9,11 +9,13 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _REMEMBERED = 1_000
+
+Labels = tuple[tuple[str, str], ...]
 
 
 def start_logging(level: str = "INFO") -> None:
@@ -69,6 +71,29 @@ class QuietRepeats(logging.Filter):
             self._seen.clear()
 
 
+class Sample(NamedTuple):
+    """A metric at one moment."""
+
+    name: str
+    kind: str
+    doc: str
+    labels: Labels
+    value: float
+
+
+def exposition(samples: Iterable[Sample]) -> str:
+    """In Prometheus' text format, https://prometheus.io/docs/instrumenting/exposition_formats."""
+    lines: list[str] = []
+    last = ""
+    for name, kind, doc, labels, value in sorted(samples, key=lambda s: (s.name, s.labels)):
+        if name != last:
+            lines += [f"# HELP {name} {doc}", f"# TYPE {name} {kind}"]
+            last = name
+        listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
+        lines.append(f"{name}{{{listed}}} {value:.17g}" if listed else f"{name} {value:.17g}")
+    return "".join(f"{line}\n" for line in lines)
+
+
 class Metric:
     """One number. A counter only grows (``add``); a gauge is ``set``. Safe from several threads."""
 
@@ -118,28 +143,11 @@ class Metrics:
         """The gauge with this name and these labels."""
         return self._metric(name, "gauge", doc, labels)
 
-    def exposition(self) -> str:
-        """All of them in Prometheus' text format, https://prometheus.io/docs/instrumenting/exposition_formats."""
+    def samples(self) -> list[Sample]:
+        """All of them as they are now."""
         with self._lock:
-            metrics = sorted(
-                self._metrics.values(), key=lambda metric: (metric.name, metric.labels)
-            )
-        lines: list[str] = []
-        last = ""
-        for metric in metrics:
-            if metric.name != last:
-                lines += [
-                    f"# HELP {metric.name} {metric.doc}",
-                    f"# TYPE {metric.name} {metric.kind}",
-                ]
-                last = metric.name
-            labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in metric.labels)
-            lines.append(
-                f"{metric.name}{{{labels}}} {metric.value:.17g}"
-                if labels
-                else f"{metric.name} {metric.value:.17g}"
-            )
-        return "".join(f"{line}\n" for line in lines)
+            metrics = list(self._metrics.values())
+        return [Sample(m.name, m.kind, m.doc, m.labels, m.value) for m in metrics]
 
     def _metric(
         self,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -22,6 +23,7 @@ from rich.text import Text
 from cdc.config import ConnectorConfig
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime.config_files import load
+from cdc.runtime.metrics_server import MetricsServer
 from cdc.runtime.supervisor import Supervisor, TaskStatus, failure
 
 _Files = Annotated[
@@ -48,6 +50,10 @@ def run(
     status: Annotated[
         Path | None, typer.Option(help="Keep every task's status in this JSON file.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Serve /metrics and /health here; default: metrics.port of the files."),
+    ] = None,
 ) -> None:
     """Run connectors in the foreground, each task in its own process, until Ctrl-C.
 
@@ -61,6 +67,7 @@ def run(
         )
     level = logging.getLevelName(min(logging.getLogger().level, logging.INFO))
     supervisor = Supervisor(connectors, log_level=level, patience=patience, status_file=status)
+    port = metrics_port or _metrics_port(connectors)
     stop, hurry = threading.Event(), threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -68,17 +75,30 @@ def run(
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-    if sys.stdout.isatty():
-        view = _View(supervisor, stop.is_set)
-        with Live(get_renderable=view.shown, refresh_per_second=2, console=Console()):
+    with (
+        MetricsServer(port, lambda: supervisor.status, supervisor.alive) if port else nullcontext()
+    ):
+        if sys.stdout.isatty():
+            view = _View(supervisor, stop.is_set)
+            with Live(get_renderable=view.shown, refresh_per_second=2, console=Console()):
+                code = supervisor.run(stop.is_set, hurry.is_set)
+        else:
             code = supervisor.run(stop.is_set, hurry.is_set)
-    else:
-        code = supervisor.run(stop.is_set, hurry.is_set)
     if code:
         what, remedy = failure(supervisor.status)
         error = CdcError(what, remedy)
         error.exit_status = code  # type: ignore[misc]  # the task's own status, passed on
         raise error
+
+
+def _metrics_port(connectors: list[tuple[Path, ConnectorConfig]]) -> int:
+    ports = {config["metrics.port"] for _, config in connectors if config["metrics.port"]}
+    if len(ports) > 1:
+        raise ConfigError(
+            f"the files name several values of metrics.port: {', '.join(map(str, sorted(ports)))}",
+            "one cdc run serves the metrics of all its tasks: name one port, or give --metrics-port",
+        )
+    return int(ports.pop()) if ports else 0
 
 
 def _load(files: list[Path]) -> list[tuple[Path, ConnectorConfig]]:

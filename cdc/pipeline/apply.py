@@ -29,6 +29,7 @@ from cdc.pipeline.transactions import Group, Reread
 from cdc.pipeline.unreadable import UnreadableRecord
 from cdc.position import Position
 from cdc.protocols import DeadLetterTopic, EventDecoder, Shape, Store, TopicReader
+from cdc.telemetry import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class _Session:
         self._status.position = checkpoint.position
         self._status.tables = dict(checkpoint.tables)
         self._status.faults.claimed()
-        self._status.parked = ParkedKeys(checkpoint.parked).by_collection()
+        self._tell_parked(ParkedKeys(checkpoint.parked).by_collection())
         self._intake = Intake(
             reader,
             decoder,
@@ -332,10 +333,17 @@ class _Session:
                 self._status.commits += 1
                 self._status.position = writing.checkpoint.position
                 self._status.tables.update(writing.checkpoint.tables)
-                self._status.parked = writing.parked
+                self._tell_parked(writing.parked)
                 self._status.faults.look(self._store)
                 self._commit_size.learn(writing.size, writing.seconds)
                 self._on_progress(self._status)
+
+    def _tell_parked(self, parked: Mapping[str, int]) -> None:
+        for table in self._status.parked.keys() | parked.keys():
+            METRICS.gauge(
+                "cdc_sink_parked_keys", "Keys kept out of the replica.", {"table": table}
+            ).set(parked.get(table, 0))
+        self._status.parked = parked
 
     def _offsets_due(self) -> bool:
         """Tombstones and records of no concern move offsets too, though no transaction follows."""

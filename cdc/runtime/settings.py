@@ -91,6 +91,12 @@ _KAFKA = (
         1,
     ),
     Setting("offset.storage.topic", "Compacted topic of source checkpoints.", str, "cdc.offsets"),
+    Setting(
+        "metrics.port",
+        "Where cdc run serves /metrics and /health for all its tasks; 0: nowhere.",
+        _whole,
+        0,
+    ),
     Setting("memory.mb", "Byte budget of everything that waits in queues, in MiB.", _whole, 64),
 )
 

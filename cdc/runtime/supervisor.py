@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _STEADY_SECONDS = 30.0
 _LONGEST_WAIT = 30.0
 _TURN = 0.1
+_STUCK_SECONDS = 10.0
 _DRAIN_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
@@ -88,6 +89,11 @@ class Supervisor:
             for _ in range(task_count(config))
         ]
         self._status_file = status_file
+        self._turned = time.monotonic()
+
+    def alive(self) -> bool:
+        """Whether `run` looks after its tasks; for any thread."""
+        return time.monotonic() - self._turned < _STUCK_SECONDS
 
     @property
     def status(self) -> list[TaskStatus]:
@@ -103,6 +109,7 @@ class Supervisor:
         status = EXIT_OK
         try:
             while not stop() and status == EXIT_OK:
+                self._turned = time.monotonic()
                 for task in self._tasks:
                     status = task.look() or status
                 self._write_status()

@@ -27,13 +27,14 @@ from cdc.runtime.patience import keep_on
 from cdc.runtime.plugins import acceleration, plugins
 from cdc.runtime.sink_task import apply_events
 from cdc.runtime.source_task import capture_once
-from cdc.telemetry import start_logging
+from cdc.telemetry import METRICS, start_logging
 
 log = logging.getLogger(__name__)
 
 Numbers = Mapping[str, int | float | str | None]
 
 _REPORT_SECONDS = 0.5
+_OUTAGES = METRICS.counter("cdc_outages_total", "How often a server went away and was waited for.")
 _AWAY = "it goes on by itself; check that the servers are up and that their addresses are right"
 
 
@@ -70,6 +71,8 @@ class Report:
     def away(self, error: CdcError) -> None:
         """A server is away; the task waits for it."""
         with self._lock:
+            if self._state != "unreachable":
+                _OUTAGES.add()
             self._state, self._error = "unreachable", error
         self.write()
 
@@ -91,6 +94,7 @@ class Report:
                     "error": error.what if error else None,
                     "remedy": error.remedy if error else None,
                     **self._numbers(),
+                    "metrics": METRICS.samples(),
                 }
             )
             try:
@@ -179,6 +183,7 @@ def _sink_numbers(status: ApplyStatus) -> Numbers:
         "missing_rows": sum(status.faults.missing.values()),
         "mismatched_rows": sum(status.faults.mismatched.values()),
         "parked_keys": sum(status.parked.values()),
+        "bytes_held": status.bytes_held,
     }
 
 
@@ -189,6 +194,7 @@ def _source_numbers(capture: Capture) -> Callable[[], Numbers]:
         lag = time.time() - statistics.commit_us / 1e6 if statistics.commit_us else 0.0
         return {
             "events": statistics.events + statistics.backfilled,
+            "backfilled": statistics.backfilled,
             "transactions": statistics.transactions,
             "position": statistics.lsn,
             "lag_seconds": max(0.0, lag),

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cdc.telemetry import Metrics, QuietRepeats
+from cdc.telemetry import Metrics, QuietRepeats, exposition
 
 
 def line(text: str) -> logging.LogRecord:
@@ -42,7 +42,7 @@ def test_metrics_add_up_and_are_exposed_by_name_and_labels() -> None:
     metrics.counter("cdc_events", "Events.", {"table": 'a"b'}).add(2)
     metrics.counter("cdc_events", "Events.", {"table": 'a"b'}).add(3)
     metrics.gauge("cdc_lag", "Seconds.").set(1.5)
-    assert metrics.exposition() == (
+    assert exposition(metrics.samples()) == (
         "# HELP cdc_events Events.\n"
         "# TYPE cdc_events counter\n"
         'cdc_events{table="a\\"b"} 5\n'
