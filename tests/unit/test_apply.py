@@ -240,15 +240,14 @@ def test_a_large_transaction_streams_and_appears_at_once(bench: Bench) -> None:
     seen: set[int] = set()
     bench.replica.on_commit = lambda rows, _: seen.add(len(rows.get("s.items", {})))
     bench.settings = ApplySettings(memory_bytes=40_000)
-    streamed: list[bool] = []
     bench.source.write(100, insert(1))
-    bench.source.write(108, *(insert(number) for number in range(2, 1001)))
+    records = bench.source.records(108, *(insert(number) for number in range(2, 1001)))
+    bench.source.topics.append(records[:-1])
     applier = bench.applier()
     with bench.running(applier):
-        while bench.checkpoint.position != Position(1, 108, 999):
-            streamed.append(applier.status.streaming)
-            time.sleep(0)
-    assert any(streamed)
+        bench.wait(lambda: applier.status.streaming)
+        bench.source.topics.append(records[-1:])
+        bench.wait(lambda: bench.checkpoint.position == Position(1, 108, 999))
     assert seen == {1, 1000}
 
 
