@@ -52,6 +52,16 @@ class RedisTransaction:
                 continue
             self._writes.append(self._write(event))
 
+    def attempt(self, events: Sequence[Delivered]) -> Rejected | None:
+        """As ``apply``; the writes of a row that cannot be made are taken back with those beside it."""
+        before = len(self._writes)
+        try:
+            self.apply(events)
+        except Rejected as error:
+            del self._writes[before:]
+            return error
+        return None
+
     def ensure(self, shape: Shape) -> None:
         """There are no tables to make."""
 
