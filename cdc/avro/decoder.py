@@ -113,7 +113,7 @@ class EventDecoder:
                 other_key = None
                 if headers:
                     unchanged, other_key = self._from_headers(headers, key)
-                if not ours and after is not None and op == "u":
+                if not ours and after is not None and (op == "u" or other_key is not None):
                     unchanged = unavailable_columns(table, after)
                 collection = collections.get(topic) or self._collection(topic)
                 size = len(value) if key is None else len(value) + len(key)
