@@ -17,9 +17,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.config import ConnectorConfig, Setting
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Failed
 from cdc.setting_values import boolean, one_of, only, whole
-from cdc.table import TableId
+from cdc.table import Table, TableId
 from connectors.postgres.replica_ddl import Policy
 from connectors.postgres.sink_settings_of_jdbc import FOREIGN
 
@@ -40,6 +40,11 @@ def table_format(raw: Any) -> str:
     return text
 
 
+def _names(raw: Any) -> tuple[str, ...]:
+    texts = raw if isinstance(raw, list) else str(raw).split(",")
+    return tuple(name for text in texts if (name := str(text).strip()))
+
+
 SINK_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "connection.url",
@@ -57,9 +62,15 @@ SINK_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "primary.key.mode",
-        "record_key is the one that is supported: rows are found by the key of their records.",
-        one_of("kafka", "none", "record_key", "record_value"),
+        "record_key: rows are found by the key of their records. record_value: by the same, named in primary.key.fields.",
+        one_of("kafka", "none", "record_header", "record_key", "record_value"),
         "record_key",
+    ),
+    Setting(
+        "primary.key.fields",
+        "The columns of the key, comma separated: checked against the key of each table's records.",
+        _names,
+        (),
     ),
     Setting("delete.enabled", "Whether deletes are applied.", boolean, default=True),
     Setting("truncate.enabled", "Whether truncates are applied.", boolean, default=True),
@@ -132,14 +143,18 @@ class SinkSettings:
     batch_size: int
     missing_rows: str = "report"
     synchronous: bool = False
+    key_fields: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SinkSettings:
         """Read a checked configuration; ConfigError for what would lose changes, or cannot be understood."""
-        for name, supported in (("insert.mode", "upsert"), ("primary.key.mode", "record_key")):
-            if config[name] != supported:
+        fields = config["primary.key.fields"]
+        keyed = ("record_key", "record_value") if fields else ("record_key",)
+        for name, supported in (("insert.mode", ("upsert",)), ("primary.key.mode", keyed)):
+            if config[name] not in supported:
                 raise ConfigError(
-                    f"{name}={config[name]} is not supported: {_UPSERT}", f"set {name}={supported}"
+                    f"{name}={config[name]} is not supported: {_UPSERT}",
+                    f"set {name}={supported[0]}",
                 )
         return cls(
             connector=config.name,
@@ -155,7 +170,17 @@ class SinkSettings:
             batch_size=config["batch.size"],
             missing_rows=config["missing.rows"],
             synchronous=config["commit.synchronous"],
+            key_fields=fields,
         )
+
+    def check_key(self, table: Table) -> None:
+        """Failed for a table whose records have another key than the configuration names."""
+        if self.key_fields and set(self.key_fields) != set(table.key):
+            raise Failed(
+                f"primary.key.fields names {', '.join(self.key_fields)}, the records of {table.id} have the key "
+                f"{', '.join(table.key) or '(none)'}",
+                "leave primary.key.fields out, or give the table that key at its source (message.key.columns)",
+            )
 
     def target(self, source: TableId, topic: str) -> TableId:
         """The table of the replica for a table of the source. ``public`` where the format names no schema."""

@@ -46,7 +46,6 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
 
 _REFUSED: tuple[tuple[str, str], ...] = (
     ("connection.provider", "there is no pool to choose"),
-    ("primary.key.fields", "rows are found by every column of their records' key"),
     ("field.include.list", "whole rows are applied, so that the replica can be verified"),
     ("field.exclude.list", "whole rows are applied, so that the replica can be verified"),
     ("column.naming.style", _NAMES),

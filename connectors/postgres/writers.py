@@ -103,6 +103,7 @@ class Writers:
 
     def _make(self, shape: Shape, memory: Memory) -> tuple[TableWriter, tuple[str, ...]]:
         table, evolution = shape.table, self._settings.evolution
+        self._settings.check_key(table)
         transcoder = TupleTranscoder(table.columns, table.key)
         self._wait_for_others()
         made = find_or_make(

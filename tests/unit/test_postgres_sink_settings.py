@@ -6,8 +6,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.config import ConnectorConfig
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, Failed
 from cdc.table import TableId
+from cdc.testing.rows import make_table
 from connectors.postgres.sink_settings import (
     JDBC_SINK_DEFAULTS,
     SINK_SETTINGS,
@@ -87,3 +88,18 @@ def test_a_format_that_names_no_table_is_refused(bad: str) -> None:
 
 def test_no_property_is_named_twice() -> None:
     assert len(OURS) == len(SINK_SETTINGS)
+
+
+@pytest.mark.parametrize("mode", ["record_key", "record_value"])
+def test_the_key_may_be_named_and_is_held_against_that_of_the_records(mode: str) -> None:
+    named = settings(primary_key_mode=mode, primary_key_fields=("b", "a"))
+    named.check_key(make_table("s.items", "a", "b", "c", key=("a", "b")))
+    with pytest.raises(Failed, match="have the key a"):
+        named.check_key(make_table("s.items", "a", "b", key=("a",)))
+    settings().check_key(make_table("s.items", "a", key=("a",)))
+
+
+@pytest.mark.parametrize("mode", ["kafka", "none", "record_header", "record_value"])
+def test_a_key_that_records_do_not_carry_is_refused(mode: str) -> None:
+    with pytest.raises(ConfigError, match=r"primary\.key\.mode"):
+        settings(primary_key_mode=mode)
