@@ -11,7 +11,7 @@ import typer
 
 from cdc.config import ConnectorConfig
 from cdc.errors import ConfigError
-from cdc.runtime import rewinding
+from cdc.runtime import rewinding, rewinding_sinks
 from cdc.runtime.config_files import load
 
 app = typer.Typer(name="checkpoint", help="How far a connector has come.", no_args_is_help=True)
@@ -23,7 +23,12 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on st
 @app.command()
 def show(file: _File, *, as_json: _Json = False) -> None:
     """What stands in a connector's checkpoint: for a source on its topic, for a sink in the replica."""
-    found = rewinding.shown(load(file))
+    config = load(file)
+    found = (
+        rewinding_sinks.shown_sink(config)
+        if config.role == "sink"
+        else rewinding.shown_source(config)
+    )
     if as_json:
         typer.echo(json.dumps(found))
     elif not found:
@@ -95,13 +100,11 @@ def _rewound(
             "cdc verify run SOURCE_FILE SINK_FILE --repair, when the copies are done: it removes what was deleted",
         ]
     if new_generation:
-        followed = rewinding.follow_generation(config)
-        generation = followed.position.generation if followed.position else 0
-        return {"generation": generation}, [
+        return {"generation": rewinding_sinks.follow_generation(config)}, [
             "cdc run SOURCE_FILE SINK_FILE",
             "cdc verify run SOURCE_FILE SINK_FILE --repair, when the copies are done: it removes what was deleted",
         ]
-    return {"partitions": len(rewinding.rewind_sink(config).offsets)}, ["cdc run FILE"]
+    return {"partitions": rewinding_sinks.rewind_sink(config)}, ["cdc run FILE"]
 
 
 def _lsn(text: str) -> int:

@@ -120,7 +120,7 @@ class KafkaTopicReader:
 
     def position(self, partition: TopicPartition) -> int:
         """Up to where everything of an assigned partition was delivered, or never will be. See the protocol."""
-        return self._next[partition]
+        return self._next.get(partition, 0)
 
     def bounds(
         self, partitions: Sequence[TopicPartition]

@@ -102,8 +102,16 @@ class Intake:
                 data.append(record)
         if data:
             self._take_data(data)
+        if not records and len(self.watermarks):
+            self._pass_ends()
         self.watermarks.marks_read(self.assembler)
         return bool(records)
+
+    def _pass_ends(self) -> None:
+        """Offsets behind the last record may hold none: a watermark that lists them must not wait for one."""
+        for tp, offset in list(self.offsets.next.items()):
+            if tp not in self._kept_out and self._reader.position(tp) > offset:
+                self.offsets.consumed(tp, self._reader.position(tp) - 1)
 
     def readmit(self) -> None:
         """Read kept out partitions again as far as there is room, or the head needs them."""

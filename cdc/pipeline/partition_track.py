@@ -107,7 +107,7 @@ class PartitionTrack:
                 raise Refused(
                     f"the source's log began anew (generation {position.generation}, the replica follows "
                     f"{held.generation}): rows deleted in the part that was lost may still be in the replica",
-                    "cdc checkpoint rewind --new-generation, then backfill and verify with --repair",
+                    "deploy the sink under another name with a new replica, and cdc table backfill",
                 )
             if position <= held:
                 return True

@@ -174,7 +174,7 @@ class TopicReader(Protocol):
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """Where reading an assigned partition goes on: what stands below was delivered, or is none of our concern.
+        """Where reading a partition goes on: what stands below was delivered, or is no record. 0 if it is not assigned.
 
         The last offsets of a partition need not hold records: marks of Kafka transactions have offsets too.
         """

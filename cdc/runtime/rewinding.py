@@ -1,8 +1,8 @@
-"""Checkpoints looked at, and set back by a person who decided so: `cdc checkpoint`.
+"""A source's checkpoint looked at, and set back by a person who decided so: `cdc checkpoint`.
 
 A *new generation* is a new history under the same topics: the source's log no longer continues the one that was
 captured. The source's checkpoint is set to begin anew, and a watermark says where on each partition the new generation
-begins. A sink is set to that place by a command of its own. What rows were deleted in the part of the history that was
+begins. A sink is set to that place by a command of its own (`cdc.runtime.rewinding_sinks`). What rows were deleted in the part of the history that was
 lost nobody can tell any more: copies bring the rows that are there, verification with repair removes the others.
 """
 
@@ -13,35 +13,29 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
-from cdc.checkpoint import Resume, SinkCheckpoint, SourceCheckpoint
+from cdc.checkpoint import SourceCheckpoint
 from cdc.config import ConnectorConfig
 from cdc.errors import ConfigError, Refused, Unreachable
 from cdc.fence import Watermark
 from cdc.kafka.checkpoints import KafkaCheckpointTopic, read_checkpoint
 from cdc.kafka.partitioner import Partitions
-from cdc.kafka.reader import KafkaTopicReader
 from cdc.kafka.topics import Topics
 from cdc.kafka.writer import KafkaTopicWriter
-from cdc.pipeline.selection import Selection
-from cdc.pipeline.subscription import newest_watermark
-from cdc.position import Position, TopicPartition
-from cdc.protocols import Source, Store
+from cdc.position import TopicPartition
+from cdc.protocols import Source
 from cdc.runtime.clients import kafka_cluster, schema_registry
 from cdc.runtime.pinned_topics import PinnedTopics
 from cdc.runtime.plugins import plugins
 
-_GENERATION = "generation-"
+OPENING = "generation-"
 """What the ids of watermarks begin with that open a generation; its number follows."""
 
 _ACKNOWLEDGING = 30.0
 
 
-def shown(config: ConnectorConfig) -> dict[str, Any]:
-    """What stands in a connector's checkpoint, without keys of rows; empty when there is none."""
-    if config.role == "sink":
-        return _shown_sink(config)
+def shown_source(config: ConnectorConfig) -> dict[str, Any]:
+    """What stands in a source's checkpoint, without keys of rows; empty when there is none."""
     checkpoint = read_checkpoint(kafka_cluster(config), config["offset.storage.topic"], config.name)
     if checkpoint is None:
         return {}
@@ -98,58 +92,6 @@ def begin_generation(config: ConnectorConfig) -> SourceCheckpoint:
         return begun
 
 
-def follow_generation(config: ConnectorConfig) -> SinkCheckpoint:
-    """Set a sink to where the newest generation of its source begins: its tables are stale until copied and repaired.
-
-    A sink that still runs is fenced.
-    """
-    prefix = config["topic.prefix"]
-    cluster = kafka_cluster(config)
-    decoder = EventDecoder(prefix=prefix, registry=schema_registry(config))
-    with closing(_store(config)) as store, closing(KafkaTopicReader(cluster)) as reader:
-        held = store.claim(config.name, prefix)
-        generation = held.position.generation if held.position else 0
-        opening = newest_watermark(
-            reader,
-            decoder,
-            Selection(prefix),
-            lambda mark: mark.fence.startswith(_GENERATION) and mark.generation > generation,
-        )
-        if opening is None:
-            raise Refused(
-                f"the topics of {prefix} hold no newer generation than {generation}, which this replica follows",
-                "cdc checkpoint rewind SOURCE_FILE --new-generation comes first",
-            )
-        rewound = replace(
-            _at_beginnings(config, reader, held, opening.ends),
-            position=Position(opening.generation, 0, 0),
-            tables=dict.fromkeys(held.tables, "stale"),
-            since=dict.fromkeys(held.since, 0),
-        )
-        _save(store, rewound)
-        return rewound
-
-
-def rewind_sink(config: ConnectorConfig) -> SinkCheckpoint:
-    """Have a sink read its topics again from their first records; what the replica holds already is skipped.
-
-    A sink that still runs is fenced.
-    """
-    with (
-        closing(_store(config)) as store,
-        closing(KafkaTopicReader(kafka_cluster(config))) as reader,
-    ):
-        held = store.claim(config.name, config["topic.prefix"])
-        if held.position is None:
-            raise Refused(
-                f"{config.name} holds nothing yet: there is nothing to go back from",
-                "start it: it reads from the first records on",
-            )
-        rewound = replace(_at_beginnings(config, reader, held, {}), tables={}, since={})
-        _save(store, rewound)
-        return rewound
-
-
 def _announced(
     config: ConnectorConfig, checkpoint: SourceCheckpoint, generation: int
 ) -> Mapping[str, int]:
@@ -166,7 +108,7 @@ def _announced(
         for number in range(facts.info.partitions)
     ]
     ends = {(at.topic, at.partition): end for at, (_, end) in topics.bounds(partitions).items()}
-    mark = Watermark(f"{_GENERATION}{generation}", "mark", None, generation, 0, ends)
+    mark = Watermark(f"{OPENING}{generation}", "mark", None, generation, 0, ends)
     encoder = EventEncoder(
         prefix=prefix,
         database=checkpoint.identity.database,
@@ -181,43 +123,6 @@ def _announced(
             raise Unreachable("Kafka did not take the watermark", "run the command again")
     marks = [TopicPartition(name, 0) for name in counts]
     return {at.topic: end for at, (_, end) in topics.bounds(marks).items()}
-
-
-def _at_beginnings(
-    config: ConnectorConfig,
-    reader: KafkaTopicReader,
-    held: SinkCheckpoint,
-    ends: Mapping[tuple[str, int], int],
-) -> SinkCheckpoint:
-    """With each partition at its offset in ``ends``, or else at its first record."""
-    selection = Selection(config["topic.prefix"], config["topics"], config["topics.regex"])
-    topics = reader.topics()
-    for at in held.offsets:
-        if at.topic not in topics and selection.collection(at.topic):
-            raise Refused(
-                f"topic {at.topic} is not there",
-                "start the source connector first, which makes it again; or leave it out by topics.regex",
-            )
-    read = {
-        name: info
-        for name, info in topics.items()
-        if selection.collection(name)
-        or name in (selection.transaction_topic, selection.watermark_topic)
-    }
-    partitions = [TopicPartition(n, i) for n, info in read.items() for i in range(info.partitions)]
-    firsts = reader.bounds(partitions)
-    return SinkCheckpoint(
-        held.source,
-        held.position,
-        cluster_id=reader.cluster_id(),
-        offsets={
-            at: Resume(
-                max(firsts[at][0], ends.get((at.topic, at.partition), 0)), read[at.topic].topic_id
-            )
-            for at in partitions
-            if (at.topic, at.partition) in ends or at in held.offsets
-        },
-    )
 
 
 def _claimed(
@@ -235,34 +140,6 @@ def _claimed(
     return checkpoint
 
 
-def _shown_sink(config: ConnectorConfig) -> dict[str, Any]:
-    open_side = plugins()[config.plugin].open_replica_side
-    if open_side is None:
-        raise ConfigError(f"{config.name}: its checkpoint cannot be read", "see its store")
-    with closing(open_side(config)) as side:
-        held = side.state(config.name, config["topic.prefix"]).checkpoint
-    if held.position is None:
-        return {}
-    return {
-        "source": held.source,
-        "generation": held.position.generation,
-        "commit_lsn": held.position.commit_lsn,
-        "total_order": held.position.total_order,
-        "cluster_id": held.cluster_id,
-        "offsets": {str(at): resume.offset for at, resume in sorted(held.offsets.items())},
-        "tables": dict(held.tables),
-    }
-
-
-def _save(store: Store, checkpoint: SinkCheckpoint) -> None:
-    transaction = store.begin()
-    try:
-        transaction.save(checkpoint)
-        transaction.commit()
-    finally:
-        transaction.rollback()
-
-
 def _checkpoints(config: ConnectorConfig) -> KafkaCheckpointTopic:
     return KafkaCheckpointTopic(kafka_cluster(config), config["offset.storage.topic"])
 
@@ -272,10 +149,3 @@ def _source(config: ConnectorConfig) -> Source:
     if plugin.open_source is None:
         raise ConfigError(f"{config.name} is not a source connector", "give the source's file")
     return plugin.open_source(config)
-
-
-def _store(config: ConnectorConfig) -> Store:
-    plugin = plugins()[config.plugin]
-    if plugin.open_store is None:
-        raise ConfigError(f"{config.name} is not a sink connector", "give the sink's file")
-    return plugin.open_store(config)

@@ -15,6 +15,7 @@ from cdc.position import TopicPartition
 from cdc.protocols import EventDecoder
 
 _PATIENCE = 60.0
+_BUDGET = 16 << 20
 
 
 def written_since(
@@ -23,17 +24,17 @@ def written_since(
     """The highest LSN of a commit, or one below that of a fence, of which a mark or watermark stands on the topics.
 
     Each transaction begins with a mark, and the checkpoint says up to where the marks were known when it was stored:
-    only what came later is read.
+    only what came later is read. Of a topic that is gone nothing is: whoever pins the topics refuses that.
     """
     tells: dict[str, Callable[[Record], int]] = {
         f"{prefix}.transaction": lambda record: decoder.transaction(record).commit_lsn,
         f"{prefix}.watermark": lambda record: decoder.watermark(record).lsn - 1,
     }
     highest = checkpoint.written
-    with closing(
-        KafkaTopicReader(cluster, overrides={"isolation.level": "read_uncommitted"})
-    ) as reader:
-        bounds = reader.bounds([TopicPartition(topic, 0) for topic in tells])
+    settings = {"isolation.level": "read_uncommitted"}
+    with closing(KafkaTopicReader(cluster, budget_bytes=_BUDGET, overrides=settings)) as reader:
+        there = reader.topics()
+        bounds = reader.bounds([TopicPartition(topic, 0) for topic in tells if topic in there])
         begin = {
             at: max(first, checkpoint.marks.get(at.topic, 0)) for at, (first, _) in bounds.items()
         }

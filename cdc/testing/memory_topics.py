@@ -145,7 +145,7 @@ class MemoryTopicReader:
         return records
 
     def position(self, partition: TopicPartition) -> int:
-        return self._at[partition]
+        return self._at.get(partition, 0)
 
     def bounds(
         self, partitions: Sequence[TopicPartition]

@@ -26,6 +26,8 @@ from connectors.postgres.lsn import format_lsn, parse_lsn
 _STATUS = struct.Struct("!cQQQqB")
 _EPOCH_2000 = 946_684_800_000_000
 _XLOG = ord("w")
+_MESSAGE = ord("M")
+_KIND = 25
 _OID = slice(26, 30)
 """Of the relation, in frames that carry a row."""
 
@@ -51,10 +53,13 @@ class SystemIdentity(NamedTuple):
 
 
 class TooWide(Exception):
-    """The log holds a row that no record has room for. Met before the row is taken in, so that it costs no more memory."""
+    """The log holds what no record has room for; met before it is taken in, so that it costs no more memory.
+
+    ``oid`` is the relation of a row, 0 for a logical message.
+    """
 
     def __init__(self, oid: int, size: int) -> None:
-        super().__init__(f"a row of relation {oid} has {size} bytes")
+        super().__init__(f"relation {oid}: {size} bytes")
         self.oid = oid
         self.size = size
 
@@ -195,7 +200,8 @@ class ReplicationLog:
             length, view = get(1)
             if length > 0:
                 if length > self._widest:
-                    raise TooWide(int.from_bytes(view[_OID]), length)
+                    row = view[_KIND] != _MESSAGE
+                    raise TooWide(int.from_bytes(view[_OID]) if row else 0, length)
                 append(bytes(view))
                 size += length
                 fresh = False

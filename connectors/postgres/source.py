@@ -160,9 +160,10 @@ class PostgresSource:
         log, decoder = self._stream()
         try:
             return decoder.decode(log.read(timeout))
-        except TooWide as row:
+        except TooWide as wide:
+            what = f"a row of {decoder.named(wide.oid)}" if wide.oid else "a logical message"
             raise Refused(
-                f"a row of {decoder.named(row.oid)} has {row.size} bytes in the log, far more than a record may have",
+                f"{what} has {wide.size} bytes in the log, far more than a record may have",
                 "raise max.message.bytes of the topic and producer.override.message.max.bytes with the brokers' and"
                 " the sinks' limits, or leave out the wide column by column.exclude.list",
             ) from None
