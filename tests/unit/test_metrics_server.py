@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,18 @@ def test_metrics_and_health_of_all_tasks() -> None:
         assert get(server.port, "/else")[0] == 404
         with pytest.raises(ConfigError, match=r"metrics\.port"):
             MetricsServer(server.port, list, lambda: True)
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    root = Path(__file__).parents[2]
+    board = json.loads((root / "deploy/dashboards/cdc.json").read_text())
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\bcdc_\w+", target["expr"])
+    }
+    told = set(re.findall(r"`(cdc_\w+)", (root / "README.md").read_text()))
+    assert asked <= told, asked - told
+    source = "".join(path.read_text() for path in (root / "cdc").rglob("*.py"))
+    assert [name for name in told if f'"{name}"' not in source] == []
