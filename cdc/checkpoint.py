@@ -53,7 +53,7 @@ class SourceCheckpoint:
 
     ``lsn`` is where the stream goes on: every record of every transaction that ends at or below it is durable.
     ``state`` is ``creating`` between the intent to make a slot and the slot's first use: a slot found then is ours
-    and holds nothing yet.
+    and holds nothing yet. It is ``copied`` once a capture that was only to copy has done so: there is no slot any more.
     ``partitions`` pins each topic's partition count, so that a key never changes its partition unnoticed.
     ``unseen`` holds 64-bit xids, as intervals with both ends, that were decoded while the source did not show them as committed yet.
     ``floor`` is the lowest xid that a read may find running: the source's next xid when the slot was made or the
@@ -62,6 +62,7 @@ class SourceCheckpoint:
     ``admitted`` are the LSNs of fences behind ``lsn`` whose rows are all on the topics: no watermark calls a fence valid
     before it stands here.
     ``owner`` is the mark of the process that claimed it last.
+    ``members`` are the marks of the tables' memberships in the publication (``Source.memberships``).
     ``skipped`` says which operations are not sent, as (LSN, operations): transactions that commit at or above the LSN
     go by it. A change takes effect where the log was when it was met, so a replay sends what was sent before.
     ``topic_ids`` tells each pinned topic from one made again under its name.
@@ -71,7 +72,7 @@ class SourceCheckpoint:
     """
 
     identity: Identity
-    state: Literal["creating", "streaming"]
+    state: Literal["creating", "streaming", "copied"]
     generation: int = 1
     lsn: int = 0
     last_commit_lsn: int = 0
@@ -86,6 +87,7 @@ class SourceCheckpoint:
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     written: int = 0
     marks: Mapping[str, int] = field(default_factory=dict)
+    members: Mapping[TableId, str] = field(default_factory=dict)
 
     def skips(self, commit_lsn: int) -> str:
         """The operations that are not sent of a transaction that commits there (``skipped.operations``)."""
@@ -124,6 +126,7 @@ class SourceCheckpoint:
             "topic_ids": dict(self.topic_ids),
             "written": self.written,
             "marks": dict(self.marks),
+            "members": [[*table, mark] for table, mark in self.members.items()],
         }
 
     @classmethod
@@ -159,6 +162,7 @@ class SourceCheckpoint:
                 topic_ids=raw.get("topic_ids", {}),
                 written=raw.get("written", 0),
                 marks=raw.get("marks", {}),
+                members={TableId(*table): mark for *table, mark in raw.get("members", ())},
             )
         except (KeyError, TypeError) as error:
             raise ValueError("a torn source checkpoint") from error

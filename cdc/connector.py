@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cdc.config import ConnectorConfig, Role, Setting
+from cdc.findings import Finding
 from cdc.protocols import (
     FencedReader,
     PartitionStore,
@@ -35,6 +36,10 @@ class ConnectorClass:
     warnings: Mapping[str, str]
 
 
+Check = Callable[[ConnectorConfig], Iterator[Finding]]
+"""Looks at a system without changing it; raises a CdcError where no more can be looked at."""
+
+
 @dataclass(frozen=True)
 class Connector:
     """A system's plug-in. What a system cannot be is None.
@@ -53,4 +58,6 @@ class Connector:
     open_source_side: Callable[[ConnectorConfig], SourceSide] | None
     open_replica_side: Callable[[ConnectorConfig], ReplicaSide] | None
     open_partition_store: Callable[[ConnectorConfig, RowDecoder], PartitionStore] | None = None
+    check_source: Check | None = None
+    check_sink: Check | None = None
     accelerators: Sequence[str] = ()

@@ -111,11 +111,12 @@ class Signal:
     """A request to capture that travels in the source's own log, so that it is ordered and survives restarts.
 
     ``backfill``: read the table anew from its first key. ``repair``: read these keys anew (``keys`` are Avro key
-    records, unframed) and send what is there: the row, or its deletion.
+    records, unframed) and send what is there: the row, or its deletion. ``add``: capture this table from here on, and
+    copy it; its publication was changed before.
     """
 
     id: str
-    type: Literal["backfill", "repair"]
+    type: Literal["backfill", "repair", "add"]
     source: str
     table: TableId
     keys: tuple[bytes, ...] = field(default=())
@@ -136,7 +137,7 @@ class Signal:
         match raw:
             case {
                 "id": str(id_),
-                "type": "backfill" | "repair" as type_,
+                "type": "backfill" | "repair" | "add" as type_,
                 "source": str(source),
                 "table": [str(schema), str(name)],
                 "keys": list(keys),

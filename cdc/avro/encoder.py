@@ -272,6 +272,14 @@ class EventEncoder:
         value = self._frame(f"{topic}-value", "watermark") + encode_watermark(watermark, shape)
         return Record(topic, 0, None, value)
 
+    def heartbeat(self, topic: str) -> list[Record]:
+        """Debezium's heartbeat, for a topic of its own; stands outside transactions."""
+        key = self._frame(f"{topic}-key", "heartbeat_key") + string_bytes(self._prefix)
+        now = long_bytes(self._clock() // 1_000_000)
+        value = self._frame(f"{topic}-value", "heartbeat_value") + now
+        self._partitions(topic)
+        return [Record(topic, 0, key, value)]
+
     # --- schemas ---------------------------------------------------------------------------------------------
 
     def _table_topic(self, table: Table, shared: TransactionBytes) -> _TableTopic:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cdc import __version__
-from cdc.cli import checkpoint, deadletter, local, run, table, verify, wait
+from cdc.cli import check, checkpoint, deadletter, local, run, table, verify, wait
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime.plugins import acceleration
 from cdc.telemetry import start_logging
@@ -30,6 +30,7 @@ app.add_typer(table.app, name="table")
 app.add_typer(verify.app, name="verify")
 
 app.command(name="run")(run.run)
+app.command(name="check")(check.check)
 app.command(name="wait")(wait.wait)
 
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from cdc.errors import ConfigError
 from cdc.runtime import tables
 from cdc.runtime.config_files import load
+from cdc.runtime.table_list import include
+from cdc.runtime.verification import run_verification
 from cdc.table import TableId
 
 app = typer.Typer(name="table", help="Tables of a source connector.", no_args_is_help=True)
@@ -54,6 +56,48 @@ def backfill(
     names = [_parsed(name) for name in table]
     for name in tables.backfill(load(file), names):
         typer.echo(f"backfill of {name} is requested")
+
+
+@app.command()
+def add(
+    file: _File,
+    table: Annotated[str, typer.Option(help="schema.table.", metavar="TABLE")],
+    *,
+    sink: Annotated[
+        Path | None,
+        typer.Option(
+            help="A sink's file: its replica of the table is verified, once it is copied."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the copy; 0 does not wait.")
+    ] = 600.0,
+) -> None:
+    """Have a connector capture one more table: into its file's list, the publication, and a copy beside the stream.
+
+    The running connector takes it in without a restart. With a sink the table is verified; the exit status is then that
+    of cdc verify.
+    """
+    name = _parsed(table)
+    config = load(file)
+    if not tables.selects(config, name):
+        include(file, name)
+        config = load(file)
+        typer.echo(f"{file} selects {name} now")
+    joined = tables.join(config, name)
+    for joining in joined:
+        typer.echo(f"{joining} joins")
+    if name not in joined:
+        typer.echo(f"{name} is captured already")
+    if not timeout:
+        return
+    for state in tables.await_copy(config, name, timeout):
+        last = state
+    typer.echo(f"{name} is copied: {last.rows:,} rows")
+    if sink is not None:
+        report = run_verification(config, load(sink), lambda _: None, tables=[str(name)])
+        typer.echo(f"{report.verdict}  {report.rows_compared:,} rows compared")
+        raise typer.Exit(report.exit_status)
 
 
 def _parsed(name: str) -> TableId:

@@ -91,6 +91,15 @@ class Registry:
         self._ids[subject, schema] = schema_id
         return schema_id
 
+    def compatibility(self) -> str:
+        """The rule for subjects that have none of their own; empty where the registry does not tell."""
+        try:
+            answer = self._ask("asking for the compatibility rule", "/config")
+        except _Answered:
+            return ""
+        rule = answer.get("compatibilityLevel")
+        return rule if isinstance(rule, str) else ""
+
     def schema(self, schema_id: int) -> str:
         """The Avro schema (JSON text) with this id; Rejected when there is none, or it is no Avro."""
         known = self._schemas.get(schema_id)

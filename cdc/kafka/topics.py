@@ -54,6 +54,46 @@ _CLEANUP: Mapping[Kind, Mapping[str, str]] = {
 }
 
 
+TOPIC_SETTINGS = frozenset(
+    {
+        "cleanup.policy",
+        "compression.gzip.level",
+        "compression.lz4.level",
+        "compression.type",
+        "compression.zstd.level",
+        "delete.retention.ms",
+        "file.delete.delay.ms",
+        "flush.messages",
+        "flush.ms",
+        "follower.replication.throttled.replicas",
+        "index.interval.bytes",
+        "leader.replication.throttled.replicas",
+        "local.retention.bytes",
+        "local.retention.ms",
+        "max.compaction.lag.ms",
+        "max.message.bytes",
+        "message.timestamp.after.max.ms",
+        "message.timestamp.before.max.ms",
+        "message.timestamp.type",
+        "min.cleanable.dirty.ratio",
+        "min.compaction.lag.ms",
+        "min.insync.replicas",
+        "preallocate",
+        "remote.copy.disable",
+        "remote.log.delete.on.disable",
+        "remote.storage.enable",
+        "retention.bytes",
+        "retention.ms",
+        "segment.bytes",
+        "segment.index.bytes",
+        "segment.jitter.ms",
+        "segment.ms",
+        "unclean.leader.election.enable",
+    }
+)
+"""The settings that a topic of Kafka 4 can have. https://kafka.apache.org/documentation/#topicconfigs"""
+
+
 @dataclass(frozen=True, slots=True)
 class NewTopicSpec:
     """A topic to be. ``settings`` are the brokers' topic settings and win over what the kind brings.
@@ -75,6 +115,9 @@ class TopicFacts(NamedTuple):
     replication: int
     max_message_bytes: int
     retention_ms: int
+    retention_bytes: int
+    min_insync_replicas: int
+    unclean_election: bool
 
 
 class Topics:
@@ -129,6 +172,9 @@ class Topics:
                 len(topic.partitions[0].replicas),
                 int(settings[name]["max.message.bytes"]),
                 int(settings[name]["retention.ms"]),
+                int(settings[name]["retention.bytes"]),
+                int(settings[name]["min.insync.replicas"]),
+                settings[name]["unclean.leader.election.enable"] == "true",
             )
             for name, topic in described.items()
             if name in settings

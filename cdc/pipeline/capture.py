@@ -25,6 +25,7 @@ from cdc.event import (
     Item,
     Message,
     Progress,
+    Record,
     SchemaChange,
     Truncate,
 )
@@ -69,7 +70,8 @@ class Capture:
 
     ``partitions`` gives a topic's partition count, making the topic where it is missing; ``pinned`` tells all topics
     that it was asked for. Where checkpoints are atomic, records and checkpoint are committed after ``commit_seconds``, at
-    the end of a source transaction. The source is started here; its owner closes it.
+    the end of a source transaction. ``heartbeat`` gives the records of a heartbeat that is due. The source is started
+    here; its owner closes it.
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class Capture:
         pinned: Callable[[], Mapping[str, Pin]],
         most_rows: int = MOST_ROWS,
         commit_seconds: float = 0.1,
+        heartbeat: Callable[[], Sequence[Record]] = tuple,
     ) -> None:
         self._prefix = prefix
         self._source = source
         self._encoder = encoder
         self._readers = readers
+        self._heartbeat = heartbeat
         self._generation = checkpoint.generation
         self._judge = FenceJudge(source.snapshot(), checkpoint.unseen, checkpoint.floor)
         self._delivery = Delivery(
@@ -140,6 +144,19 @@ class Capture:
             self._delivery.close()
             self._readers.close()
 
+    @property
+    def stored(self) -> SourceCheckpoint:
+        """The checkpoint that is durable."""
+        return self._delivery.stored
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is stored that every table is copied and nothing is to be read again."""
+        stored = self._delivery.stored
+        return not stored.signals and all(
+            progress.state == "done" for progress in stored.backfills.values()
+        )
+
     def _begin(self) -> None:
         self._open_copies()
         self._source.start(self._delivery.stored.lsn)
@@ -156,6 +173,7 @@ class Capture:
             reach("capture.after-write")
         self._backfill.step()
         self._amend()
+        self._delivery.write(self._heartbeat())
         self._delivery.settle()
         self._look()
 
@@ -310,10 +328,21 @@ class Capture:
             log.warning(
                 "signal %s is ignored: %s has no key to be read by", signal.id, signal.table
             )
+        elif signal.type == "add":
+            self._add(signal, lsn)
         elif signal.type == "backfill":
             self._admit(self._backfill.open(signal.table, lsn, signal.id))
         else:
             self._mark(Step(lsn, new_signals=self._backfill.take(signal), settled=True))
+
+    def _add(self, signal: Signal, lsn: int) -> None:
+        """A table joins: changes that were made before the publication held it come with its copy."""
+        if signal.table in self._delivery.stored.backfills:
+            log.info("%s is captured already", signal.table)
+            return
+        log.info("%s joins", signal.table)
+        self._judge.raise_floor(self._source.snapshot().xmax)
+        self._admit(self._backfill.open(signal.table, lsn, signal.id))
 
     def _admit(self, admission: Admission) -> None:
         """Rows of a fence are a transaction of their own, just below the fence."""

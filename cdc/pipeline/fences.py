@@ -101,6 +101,10 @@ class FenceJudge:
         """The lowest xid that a valid fence's snapshot may show as running."""
         return self._floor
 
+    def raise_floor(self, xid: int) -> None:
+        """Transactions below this xid may hold rows that the log never delivers: they have to end before a read counts."""
+        self._floor = max(self._floor, xid)
+
     def watch(self, table: TableId) -> int:
         """Remember the keys that transactions touch in ``table`` from here on: a read of it is coming.
 

@@ -19,7 +19,7 @@ from cdc.protocols import CheckpointTopic, Source
 
 log = logging.getLogger(__name__)
 
-SnapshotMode = Literal["initial", "no_data"]
+SnapshotMode = Literal["initial", "initial_only", "no_data", "always", "when_needed"]
 
 ANEW = "cdc checkpoint rewind FILE --new-generation: it begins a new history, copied and then verified with --repair"
 """What to do where the log no longer holds what the checkpoint needs."""
@@ -61,7 +61,10 @@ def resume(
     stands on the topics (as `SourceCheckpoint.written` has it).
     ``waits`` is told what is waited for, again and again meanwhile, and may raise to end it.
     On return the slot exists and holds everything behind the checkpoint, the publication holds every selected table,
-    and tables that joined wait for their first copy (under ``no_data`` they count as copied).
+    and tables that joined wait for their first copy (under ``no_data`` they count as copied; under ``always`` all wait
+    at each start of a process). Under ``when_needed`` and ``always`` a slot that lacks changes is made anew, and all is
+    copied.
+    A checkpoint of the state ``copied`` is returned as it is: nothing is left to do under ``initial_only``.
     Fenced when another owner has taken the place of this one since it was here last.
     """
     names = _Names(connector, slot, owner)
@@ -71,14 +74,67 @@ def resume(
         return _first_start(
             source, checkpoints, names, identity, checkpoint, snapshot_mode, skipped, waits
         )
+    again = snapshot_mode == "always" and not owner.marked
     # Before this capture writes: from then on the offsets that it stores say nothing of what an earlier one had sent.
     checkpoint = replace(checkpoint, written=written_since(checkpoint))
     checkpoint = _on_same_history(source, names, checkpoint, identity)
-    _check_slot(source, names, checkpoint)
+    if checkpoint.state == "copied" and snapshot_mode == "initial_only":
+        source.drop_slot()  # whoever came to this state may have died before it did
+        return checkpoint
+    try:
+        _check_slot(source, names, checkpoint)
+    except Refused as error:
+        if snapshot_mode not in ("when_needed", "always"):
+            raise
+        intent = _intent_to_copy_anew(checkpoints, names, checkpoint, error)
+        return _first_start(
+            source, checkpoints, names, identity, intent, snapshot_mode, skipped, waits
+        )
     checkpoint = _skipping(checkpoint, skipped, source)
     checkpoint = _without_gaps(source, checkpoints, names, checkpoint)
     grew = source.prepare()
+    if again:
+        checkpoint = replace(checkpoint, backfills={}, signals=())
     return _with_tables(source, checkpoints, names, checkpoint, snapshot_mode, grew=grew)
+
+
+def check_history(
+    source: Source, checkpoint: SourceCheckpoint | None, *, connector: str, slot: str
+) -> None:
+    """Refused for what `resume` would refuse, with nothing changed; a change of timeline is left to that."""
+    names = _Names(connector, slot, Owner())
+    if checkpoint is None or checkpoint.state == "creating":
+        _check_new_slot(source, names, checkpoint)
+        return
+    _check_system(names, checkpoint.identity, source.identify())
+    _check_slot(source, names, checkpoint)
+
+
+def _intent_to_copy_anew(
+    checkpoints: CheckpointTopic, names: _Names, checkpoint: SourceCheckpoint, why: Refused
+) -> SourceCheckpoint:
+    """The intent to make a slot in the place of one that lacks changes, stored. Positions only grow, so they go on."""
+    log.warning(
+        "%s: everything is copied anew, as snapshot.mode asks for; rows that were deleted meanwhile stay in"
+        " replicas until cdc verify run --repair removes them",
+        why.what,
+    )
+    intent = replace(checkpoint, state="creating", owner=names.owner.mark)
+    checkpoints.save(names.connector, intent)
+    names.owner.marked = True
+    return intent
+
+
+def _check_new_slot(source: Source, names: _Names, intent: SourceCheckpoint | None) -> bool:
+    """Whether there is a slot, left by a start that was interrupted. Refused for one that is not ours."""
+    if source.slot() is None:
+        return False
+    if intent is None:
+        raise Refused(
+            f"replication slot {names.slot} exists, but connector {names.connector} has no checkpoint",
+            "set another slot.name, or drop the slot if nothing else reads from it",
+        )
+    return True
 
 
 def _first_start(
@@ -92,12 +148,7 @@ def _first_start(
     waits: Callable[[str], None],
 ) -> SourceCheckpoint:
     source.prepare()
-    if source.slot() is not None:
-        if intent is None:
-            raise Refused(
-                f"replication slot {names.slot} exists, but connector {names.connector} has no checkpoint",
-                "set another slot.name, or drop the slot if nothing else reads from it",
-            )
+    if _check_new_slot(source, names, intent):
         source.drop_slot()
     creating = SourceCheckpoint(
         identity,
@@ -129,12 +180,7 @@ def _on_same_history(
     stand at or behind it: it may be lost, and the new timeline uses the same LSNs for other commits.
     """
     then = checkpoint.identity
-    if now.system_id != then.system_id or now.database != then.database:
-        raise Refused(
-            f"connector {names.connector} followed database {then.database} of system {then.system_id}, "
-            f"this is {now.database} of {now.system_id}",
-            f"point it at the same server; or, if this one takes its place: {ANEW}",
-        )
+    _check_system(names, then, now)
     if now.timeline == then.timeline:
         return checkpoint
     if now.timeline < then.timeline:
@@ -156,6 +202,15 @@ def _on_same_history(
     return replace(checkpoint, identity=now, lsn=min(checkpoint.lsn, switch))
 
 
+def _check_system(names: _Names, then: Identity, now: Identity) -> None:
+    if now.system_id != then.system_id or now.database != then.database:
+        raise Refused(
+            f"connector {names.connector} followed database {then.database} of system {then.system_id}, "
+            f"this is {now.database} of {now.system_id}",
+            f"point it at the same server; or, if this one takes its place: {ANEW}",
+        )
+
+
 def _skipping(checkpoint: SourceCheckpoint, skipped: str, source: Source) -> SourceCheckpoint:
     """What is not sent is another from here on in the log: a replay of what stands before sends the same again."""
     known = checkpoint.skipped or ((0, skipped),)
@@ -166,6 +221,12 @@ def _skipping(checkpoint: SourceCheckpoint, skipped: str, source: Source) -> Sou
 
 
 def _check_slot(source: Source, names: _Names, checkpoint: SourceCheckpoint) -> None:
+    if checkpoint.state == "copied":
+        raise Refused(
+            f"connector {names.connector} copied its tables and dropped its slot (snapshot.mode=initial_only):"
+            " changes since then are not known",
+            f"set snapshot.mode=when_needed, which copies all anew; or {ANEW}",
+        )
     slot = source.slot()
     if slot is None:
         raise Refused(
@@ -186,12 +247,18 @@ def _without_gaps(
     source: Source, checkpoints: CheckpointTopic, names: _Names, checkpoint: SourceCheckpoint
 ) -> SourceCheckpoint:
     """Tables that left the publication missed changes: they join anew. Stored before anything takes them in again."""
-    left = source.missing() & checkpoint.backfills.keys()
+    marks = source.memberships()
+    rejoined = {
+        table
+        for table, mark in checkpoint.members.items()
+        if table in marks and marks[table] != mark
+    }
+    left = (source.missing() | rejoined) & checkpoint.backfills.keys()
     if not left:
         return checkpoint
     for table in sorted(left):
         log.warning(
-            "%s was taken out of the publication, and its changes since then are not known: it joins anew"
+            "%s was taken out of the publication, or made again, and its changes since then are not known: it joins anew"
             " (its copy removes no rows: cdc verify run --repair does)",
             table,
         )
@@ -213,12 +280,18 @@ def _with_tables(
 ) -> SourceCheckpoint:
     """Tables that joined wait for a copy; those that left are forgotten: what they missed must be copied again."""
     # A new generation knows nothing of what the replicas hold.
-    copies = snapshot_mode == "initial" or checkpoint.generation > 1
+    copies = snapshot_mode != "no_data" or checkpoint.generation > 1
     joined = BackfillProgress("waiting" if copies else "done")
     backfills = {
         t.id: checkpoint.backfills.get(t.id, joined if t.key else BackfillProgress("done"))
         for t in source.tables()
     }
+    for table in sorted(checkpoint.backfills.keys() - backfills.keys()):
+        log.warning(
+            "%s is not selected any more: its events end here, and replicas keep the rows that they have",
+            table,
+        )
+    marks = source.memberships()
     signals = tuple(signal for signal in checkpoint.signals if signal.table in backfills)
     floor = checkpoint.floor
     if grew or backfills.keys() != checkpoint.backfills.keys():
@@ -228,6 +301,7 @@ def _with_tables(
         backfills=backfills,
         signals=signals,
         floor=floor,
+        members={table: marks[table] for table in backfills if table in marks},
         owner=names.owner.mark,
     )
     checkpoints.save(names.connector, checkpoint)

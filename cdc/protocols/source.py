@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -60,6 +60,10 @@ class Source(Protocol):
         """The selected tables that the publication does not hold now: what changes there will never be delivered."""
         ...
 
+    def selects(self, table: TableId) -> bool:
+        """Whether the configuration selects a table of this name."""
+        ...
+
     def prepare(self) -> bool:
         """Check settings, grants and tables, and make or extend the publication as configured.
 
@@ -72,6 +76,10 @@ class Source(Protocol):
 
     def tables(self) -> Sequence[Table]:
         """The row schemas of the tables to capture, as the catalog has them now: a hint (the log decides)."""
+        ...
+
+    def memberships(self) -> Mapping[TableId, str]:
+        """For each table that is delivered a mark that changes when it has not been for a while, or is another table."""
         ...
 
     def slot(self) -> Slot | None:
@@ -97,7 +105,7 @@ class Source(Protocol):
     def read(self, timeout: float) -> Sequence[Item]:
         """What arrived, in log order; empty after ``timeout`` seconds of silence. May split transactions.
 
-        Delivered items repeat only after a new ``start``.
+        Delivered items repeat only after a new ``start``. Behind a signal that adds a table its changes are delivered.
         """
         ...
 
@@ -122,6 +130,10 @@ class Source(Protocol):
 
     def waiting_for(self, xid: int) -> str:
         """Who keeps ``snapshot``'s xmin from passing ``xid``: pid, age and application of the oldest; empty when none."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Do what the configuration asks for at every heartbeat. What fails there is said in the log, and no more."""
         ...
 
     def emit(self, prefix: str, content: bytes) -> int:

@@ -77,6 +77,10 @@ class EventEncoder(Protocol):
         """For ``<prefix>.watermark``; stands outside transactions."""
         ...
 
+    def heartbeat(self, topic: str) -> list[Record]:
+        """Debezium's heartbeat, for a topic of its own."""
+        ...
+
 
 class RowDecoder(Protocol):
     """Reads rows and keys for whoever does not take their bytes."""

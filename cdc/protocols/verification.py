@@ -76,6 +76,10 @@ class SourceSide(Protocol):
         """A message into the source's log, flushed; its LSN."""
         ...
 
+    def incomparable(self, table: Table) -> str:
+        """Why the replica need not hold the table's rows, by the configuration; empty when it must."""
+        ...
+
     def mark(self, fence: Fence) -> int:
         """Emit a fence that closes no read; its LSN."""
         ...

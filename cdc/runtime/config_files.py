@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,25 @@ log = logging.getLogger(__name__)
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
 
 
+class SeveralProblems(ConfigError):
+    """All that is wrong in a file; it reads as the first of them."""
+
+    def __init__(self, problems: Sequence[ConfigError]) -> None:
+        super().__init__(problems[0].what, problems[0].remedy)
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[SeveralProblems], tuple[Sequence[ConfigError]]]:  # type: ignore[override]
+        return type(self), (self.problems,)
+
+
 def load(path: Path) -> ConnectorConfig:
     """The checked configuration in this file; ConfigError names the file and what is wrong in it."""
     try:
         return check(_read(path))
+    except SeveralProblems as error:
+        raise SeveralProblems([_within(path, problem) for problem in error.problems]) from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error.what}", error.remedy) from error
+        raise _within(path, error) from error
 
 
 def check(raw: Mapping[str, Any]) -> ConnectorConfig:
@@ -46,13 +59,23 @@ def check(raw: Mapping[str, Any]) -> ConnectorConfig:
     plugin, cls = find_class(str(class_name))
     known = {setting.name: setting for setting in _settings(plugin, cls)}
     values = _defaults(known, cls)
+    problems: list[ConfigError] = []
     for name, value in given.items():
-        _set(values, known, name, value)
-    _complain_of_missing(values, known)
+        try:
+            _set(values, known, name, value)
+        except ConfigError as error:
+            problems.append(error)
+    problems += _missing(values, known, given)
+    if problems:
+        raise SeveralProblems(problems)
     for name, loss in cls.warnings.items():
         if name not in given:
             log.warning("%s: %s is not set, so %s", given.get("name"), name, loss)
     return ConnectorConfig(str(values["name"]), plugin.name, cls.role, cls.name, values)
+
+
+def _within(path: Path, error: ConfigError) -> ConfigError:
+    return ConfigError(f"{path}: {error.what}", error.remedy)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -172,7 +195,10 @@ def _unknown(name: str, known: Mapping[str, Setting]) -> ConfigError:
     )
 
 
-def _complain_of_missing(values: Mapping[str, Any], known: Mapping[str, Setting]) -> None:
+def _missing(
+    values: Mapping[str, Any], known: Mapping[str, Setting], given: Mapping[str, Any]
+) -> Iterator[ConfigError]:
+    said = {settings.ALIASES.get(name, name) for name in given if given[name] not in (None, "")}
     for name, setting in known.items():
-        if setting.required and values.get(name) in (None, ""):
-            raise ConfigError(f"{name} is missing", setting.doc)
+        if setting.required and values.get(name) in (None, "") and name not in said:
+            yield ConfigError(f"{name} is missing", setting.doc)

@@ -7,12 +7,14 @@ let an old change of a key appear behind a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cdc.checkpoint import Pin
 from cdc.config import MOST_MESSAGE_BYTES
 from cdc.errors import Refused
 from cdc.kafka.topics import NewTopicSpec, Topics
 from cdc.pipeline.resume import ANEW
+from cdc.runtime.topic_creation import TopicCreation
 
 
 class PinnedTopics(dict[str, int]):
@@ -30,37 +32,33 @@ class PinnedTopics(dict[str, int]):
         prefix: str,
         pinned: Mapping[str, int],
         ids: Mapping[str, str],
-        partitions: int,
-        replication: int,
+        creation: TopicCreation,
         limits: dict[str, int] | None = None,
     ) -> None:
         super().__init__(pinned)
         self.ids: dict[str, str] = dict(ids)
         self.limits: dict[str, int] = {} if limits is None else limits
         self._topics = topics
-        self._partitions = partitions
-        self._replication = replication or -1
+        self._creation = creation
         self._endless = {f"{prefix}.transaction", f"{prefix}.watermark"}
         self._check(pinned)
         for topic in self._endless:
             self.count(topic)
 
     def __missing__(self, topic: str) -> int:
-        settings = {"max.message.bytes": str(MOST_MESSAGE_BYTES)}
-        endless = topic in self._endless
-        spec = NewTopicSpec(
-            topic,
-            "endless" if endless else "data",
-            1 if endless else self._partitions,
-            self._replication,
-            settings,
-        )
-        self._topics.create([spec])
+        self._topics.create([self._spec(topic)])
         facts = self._topics.describe([topic])[topic]
         self[topic] = facts.info.partitions
         self.ids[topic] = facts.info.topic_id
         self.limits[topic] = facts.max_message_bytes
         return facts.info.partitions
+
+    def _spec(self, topic: str) -> NewTopicSpec:
+        size = {"max.message.bytes": str(MOST_MESSAGE_BYTES)}
+        if topic in self._endless:
+            return NewTopicSpec(topic, "endless", 1, self._creation.default.replication, size)
+        spec = self._creation.spec(topic)
+        return replace(spec, settings={**size, **spec.settings})
 
     def count(self, topic: str) -> int:
         """The topic's pinned count; makes the topic where it is missing."""

@@ -27,6 +27,7 @@ from cdc.protocols import Source
 from cdc.runtime.clients import kafka_cluster, schema_registry
 from cdc.runtime.pinned_topics import PinnedTopics
 from cdc.runtime.plugins import plugins
+from cdc.runtime.topic_creation import TopicCreation
 
 OPENING = "generation-"
 """What the ids of watermarks begin with that open a generation; its number follows."""
@@ -99,8 +100,7 @@ def _announced(
     prefix = config["topic.prefix"]
     cluster = kafka_cluster(config)
     topics = Topics(cluster)
-    factor = config["topic.creation.default.replication.factor"]
-    counts = PinnedTopics(topics, prefix, {}, {}, 1, factor)
+    counts = PinnedTopics(topics, prefix, {}, {}, TopicCreation.of(config))
     there = topics.describe(sorted({*checkpoint.partitions, *counts}))
     partitions = [
         TopicPartition(name, number)

@@ -20,6 +20,13 @@ def _tasks(raw: Any) -> int:
     return int(str(raw))
 
 
+def _boolean(raw: Any) -> bool:
+    text = str(raw).strip().lower()
+    if text not in ("true", "false"):
+        raise ValueError("true or false is expected")
+    return text == "true"
+
+
 def _avro(raw: Any) -> str:
     if "avro" not in str(raw).lower():
         raise ValueError("only the Avro converter is supported")
@@ -103,10 +110,11 @@ _KAFKA = (
 ALIASES = {
     "key.converter.schema.registry.url": "schema.registry.url",
     "value.converter.schema.registry.url": "schema.registry.url",
+    "heartbeat.topics.prefix": "topic.heartbeat.prefix",
     "value.converter.basic.auth.user.info": "schema.registry.basic.auth.user.info",
     "key.converter.basic.auth.user.info": "schema.registry.basic.auth.user.info",
 }
-"""Kafka Connect's converter properties that mean one of ours."""
+"""Kafka Connect's converter properties that mean one of ours, and older names of properties."""
 
 SOURCE_SETTINGS = (
     *_KAFKA,
@@ -138,7 +146,31 @@ SOURCE_SETTINGS = (
         _only_none,
         "none",
     ),
+    Setting(
+        "topic.creation.*",
+        "How data topics are made, as Kafka Connect has it: topic.creation.default.<topic setting>,"
+        " topic.creation.groups, topic.creation.<group>.include, .exclude, .partitions, .<topic setting>.",
+    ),
     Setting("snapshot.max.threads", "Processes that read tables for backfill.", _whole, 1),
+    Setting(
+        "tombstones.on.delete",
+        "Whether a delete is followed by a tombstone, which lets a compacted topic forget the key.",
+        _boolean,
+        default=True,
+    ),
+    Setting(
+        "heartbeat.interval.ms",
+        "How often a heartbeat is written; 0: never. The slot moves on over an idle database without it.",
+        _whole,
+        0,
+    ),
+    Setting(
+        "topic.heartbeat.prefix",
+        "The heartbeats' topic is <this>.<topic.prefix>.",
+        str,
+        "__debezium-heartbeat",
+    ),
+    Setting("topic.heartbeat.name", "Or the whole name of the heartbeats' topic."),
 )
 
 SINK_SETTINGS = (

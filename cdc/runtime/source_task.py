@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
@@ -17,13 +20,19 @@ from cdc.kafka.topics import Topics
 from cdc.kafka.transactional_writer import TransactionalCheckpoints, TransactionalTopicWriter
 from cdc.kafka.writer import KafkaTopicWriter
 from cdc.pipeline.capture import Capture
+from cdc.pipeline.heartbeat import Heartbeat
 from cdc.pipeline.reading import ReaderProcesses
 from cdc.pipeline.resume import Owner, resume
 from cdc.runtime.clients import kafka_cluster, schema_registry, waiting_for_brokers
 from cdc.runtime.patience import until_stopped
 from cdc.runtime.patient_registry import PatientRegistry
 from cdc.runtime.pinned_topics import PinnedTopics
+from cdc.runtime.topic_creation import TopicCreation
 from cdc.runtime.written import written_since
+
+log = logging.getLogger(__name__)
+
+_RESTING_SECONDS = 0.2
 
 
 def capture_once(
@@ -33,11 +42,13 @@ def capture_once(
     stop: Callable[[], bool],
     on_start: Callable[[Capture, Callable[[], str]], None],
     on_wait: Callable[[str], None],
+    on_rest: Callable[[], None] = lambda: None,
 ) -> None:
     """Capture from the stored checkpoint until ``stop``, or until a server goes away (Unreachable).
 
     ``on_start`` gets the capture, and what tells whom it waits for; ``on_wait`` before that whom the slot
-    waits for. What this attempt held is released on return, whatever ends it.
+    waits for. ``on_rest`` is called when all is done that ``snapshot.mode=initial_only`` asks for; then ``stop`` is
+    waited for. What this attempt held is released on return, whatever ends it.
     """
     if plugin.open_source is None or plugin.open_reader is None:
         raise ConfigError(f"{plugin.name} cannot be a source")
@@ -79,13 +90,15 @@ def capture_once(
             ),
             waits=waits,
         )
+        if checkpoint.state == "copied":
+            _rest(stop, on_rest)
+            return
         topics = PinnedTopics(
             Topics(cluster, while_waiting),
             prefix,
             checkpoint.partitions,
             checkpoint.topic_ids,
-            config["topic.creation.default.partitions"],
-            config["topic.creation.default.replication.factor"],
+            TopicCreation.of(config),
             limits,
         )
         patient = PatientRegistry(registry, while_waiting)
@@ -100,6 +113,17 @@ def capture_once(
             registry=patient,
             partition=Partitions(topics),
             partitions=topics.count,
+            tombstones=config["tombstones.on.delete"],
+        )
+        heartbeat = Heartbeat(
+            config["heartbeat.interval.ms"] / 1000,
+            source.heartbeat,
+            lambda: encoder.heartbeat(_heartbeat_topic(config)),
+        )
+        checkpoints = (
+            TransactionalCheckpoints(topic, writer)
+            if isinstance(writer, TransactionalTopicWriter)
+            else topic
         )
         capture = Capture(
             connector=config.name,
@@ -107,19 +131,36 @@ def capture_once(
             source=source,
             encoder=encoder,
             writer=writer,
-            checkpoints=(
-                TransactionalCheckpoints(topic, writer)
-                if isinstance(writer, TransactionalTopicWriter)
-                else topic
-            ),
+            checkpoints=checkpoints,
             checkpoint=checkpoint,
             readers=ReaderProcesses(plugin.open_reader, config, config["snapshot.max.threads"]),
             partitions=topics.count,
             pinned=topics.pins,
             most_rows=config["snapshot.fetch.size"],
             commit_seconds=config["transaction.boundary.interval.ms"] / 1000,
+            heartbeat=heartbeat.beat,
         )
-        capture.run(stop, lambda: on_start(capture, away))
+        only_copies = config["snapshot.mode"] == "initial_only"
+        capture.run(
+            lambda: stop() or (only_copies and capture.copied),
+            lambda: on_start(capture, away),
+        )
+        if only_copies and capture.copied:
+            # First the state, then the slot: without its slot a checkpoint of another state could not go on.
+            checkpoints.save(config.name, replace(capture.stored, state="copied"))
+            source.drop_slot()
+            _rest(stop, on_rest)
+        elif config["slot.drop.on.stop"]:
+            log.warning("slot.drop.on.stop: the slot is dropped; the next start copies all anew")
+            source.drop_slot()
+
+
+def _rest(stop: Callable[[], bool], on_rest: Callable[[], None]) -> None:
+    """Every table is copied, and that was all that was asked for."""
+    log.info("every table is copied, and the slot is dropped: nothing is left to do")
+    on_rest()
+    while not stop():
+        time.sleep(_RESTING_SECONDS)
 
 
 def _writer(
@@ -143,3 +184,8 @@ def _writer(
     return KafkaTopicWriter(
         cluster, while_waiting, budget_bytes=budget, limits=limits, overrides=overrides
     )
+
+
+def _heartbeat_topic(config: ConnectorConfig) -> str:
+    whole: str | None = config["topic.heartbeat.name"]
+    return whole or f"{config['topic.heartbeat.prefix']}.{config['topic.prefix']}"

@@ -160,6 +160,7 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
             stop.is_set,
             lambda capture, away: report.running(_source_numbers(capture), away),
             report.waits,
+            lambda: report.running(dict, str),
         ),
         stop.is_set,
         report.away,

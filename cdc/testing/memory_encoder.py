@@ -64,6 +64,10 @@ class MemoryEncoder:
     def withdraw(self) -> list[Record]:
         return [self._mark(ended=True)]
 
+    def heartbeat(self, topic: str) -> list[Record]:
+        """One record with nothing in it."""
+        return [Record(topic, 0, b"", b"")]
+
     def watermark(self, watermark: Watermark) -> Record:
         table = str(watermark.table) if watermark.table else ""
         value = (

@@ -64,6 +64,8 @@ class TableRun:
         started = time.monotonic()
         if not self._table.key:
             return self._report(started, skipped="the table has no key")
+        if why_not := self._parts.source.incomparable(self._table):
+            return self._report(started, skipped=why_not)
         undecided = ""
         try:
             self._estimate = self._parts.source.estimate(self._table)

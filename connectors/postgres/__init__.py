@@ -5,8 +5,11 @@ What opens clients is imported only when something is opened, so that the record
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cdc.config import ConnectorConfig
 from cdc.connector import Connector, ConnectorClass
+from cdc.findings import Finding
 from cdc.protocols import (
     FencedReader,
     PartitionStore,
@@ -61,6 +64,18 @@ def _replica_side(config: ConnectorConfig) -> ReplicaSide:
     return open_replica_side(config)
 
 
+def _check_source(config: ConnectorConfig) -> Iterator[Finding]:
+    from connectors.postgres.source_check import check_source
+
+    return check_source(config)
+
+
+def _check_sink(config: ConnectorConfig) -> Iterator[Finding]:
+    from connectors.postgres.sink_check import check_sink
+
+    return check_sink(config)
+
+
 CONNECTOR = Connector(
     name="postgres",
     classes=(
@@ -81,6 +96,8 @@ CONNECTOR = Connector(
     open_store=_store,
     open_source_side=_source_side,
     open_replica_side=_replica_side,
+    check_source=_check_source,
+    check_sink=_check_sink,
     accelerators=("connectors.postgres._transcoder",),
     open_partition_store=_partition_store,
 )

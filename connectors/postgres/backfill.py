@@ -28,6 +28,7 @@ from connectors.postgres.decoding import RowDecoder, Shapes
 from connectors.postgres.errors import translate
 from connectors.postgres.publication import published
 from connectors.postgres.settings import SourceSettings
+from connectors.postgres.statements import raw
 from connectors.postgres.transcoder import UnexpectedNull
 
 _NOTHING = sql.SQL("")
@@ -59,6 +60,7 @@ class PostgresFencedReader:
     ) -> Iterator[Rows]:
         """In the order of the key's own comparison."""
         with self._fenced(table, fence, "backfill") as read:
+            read.source = self._settings.overrides.get(table)
             order = sql.SQL("ORDER BY {} LIMIT {}").format(read.rows.key_list, limit)
             found, whole = read(read.within(keys), order, most_bytes)
             more = not whole or len(found) == limit
@@ -161,7 +163,7 @@ class PostgresFencedReader:
         return self._side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Read:
     """One table under the lock and the snapshot of the transaction that is open."""
 
@@ -170,6 +172,8 @@ class _Read:
     row_filter: str | None
     only: bool
     """An inheritance child is a table of its own; a partition is its root's."""
+    source: str | None = None
+    """The SELECT that stands in the table's place."""
 
     def __call__(
         self, condition: sql.Composable, tail: sql.Composable, most_bytes: int
@@ -197,10 +201,12 @@ class _Read:
         condition: sql.Composable,
         tail: sql.Composable,
     ) -> sql.Composed:
-        return sql.SQL("SELECT {} FROM {} {} {} WHERE {} AND {} {}").format(
+        place = sql.SQL("ONLY " if self.only else "") + sql.Identifier(*self.rows.relation.id)
+        if self.source is not None and sample is _NOTHING:
+            place = sql.SQL("({}) AS t").format(raw(self.source))
+        return sql.SQL("SELECT {} FROM {} {} WHERE {} AND {} {}").format(
             columns,
-            sql.SQL("ONLY" if self.only else ""),
-            sql.Identifier(*self.rows.relation.id),
+            place,
             sample,
             # It is the catalog's own spelling of the publication's WHERE.
             sql.SQL(self.row_filter or "true"),

@@ -5,6 +5,7 @@ Of a table in the log the catalog is a hint only: it tells today's NOT NULL, lab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,16 @@ def relation(
     """The table as the log would describe it now: the columns that the publication holds."""
     with translated(f"looking at {table.id}"):
         listed = published(connection, publication, table.id).columns
+    return unpublished_relation(connection, table, listed)
+
+
+def unpublished_relation(
+    connection: psycopg.Connection[Any],
+    table: CatalogTable,
+    listed: Sequence[str] | None = None,
+) -> Relation:
+    """The same of a table that a publication would hold with these columns (None: all that are not generated)."""
+    with translated(f"looking at {table.id}"):
         rows = connection.execute(_COLUMNS, (table.oid,)).fetchall()
     return Relation(
         table.oid,

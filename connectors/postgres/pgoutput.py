@@ -13,6 +13,8 @@ from typing import Any
 
 from cdc.errors import Failed
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, SchemaChange, Truncate
+from cdc.fence import SIGNAL_PREFIX
+from cdc.table import TableId
 from connectors.postgres.decoding import RowDecoder
 from connectors.postgres.event_trigger import SCHEMA_PREFIX
 from connectors.postgres.relation import Relation, parse_relation
@@ -41,7 +43,8 @@ class Decoder:
 
     ``describe`` is asked at each Relation message, and may ask the catalog: that is its own I/O. So may ``told``, which
     gets the content of each message of our event trigger, with its LSN and number, and the oids of tables met so far.
-    ``takes_messages`` tells by its prefix whether a logical message is wanted.
+    ``takes_messages`` tells by its prefix whether a logical message is wanted. ``joins`` tells which table a signal asks
+    to capture from there on: the rows behind it are read then, also those of the same call.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class Decoder:
         told: ReadSchemaMessage = lambda *_: (),
         *,
         takes_messages: TakesMessages = lambda _: True,
+        joins: Callable[[bytes], TableId | None] = lambda _: None,
     ) -> None:
         self._describe = describe
         self._told = told
+        self._joins = joins
+        self._passed_over: dict[TableId, Relation] = {}
         self._takes_messages = takes_messages
         self._rows: dict[int, RowDecoder | None] = {}
         self._programs: dict[int, Any] = {}
@@ -87,7 +93,13 @@ class Decoder:
         """A relation was described, or a row has widened its table."""
         if len(frame) > _OID_ENDS and frame[25] in _OF_RELATION:
             oid = int.from_bytes(frame[26:_OID_ENDS])
-            rows = self._rows.get(oid)
+            self._compile(oid, self._rows.get(oid))
+
+    def _compile(self, oid: int, rows: RowDecoder | None) -> None:
+        """None stands for a table that is not selected; one that only Python knows must not stand there at all."""
+        if rows is not None and rows.program is None:
+            self._programs.pop(oid, None)
+        else:
             self._programs[oid] = None if rows is None else rows.program
 
     def _by_python(self, frames: Sequence[bytes], items: list[Item]) -> None:
@@ -135,8 +147,7 @@ class Decoder:
                 self._in_transaction = False
                 append(Commit(read(frame[27:35]), read(frame[35:43])))
             elif kind == _RELATION:
-                relation = parse_relation(frame, 26)
-                rows[relation.oid] = self._describe(relation)
+                self._relation(parse_relation(frame, 26))
             elif kind == _TRUNCATE:
                 order = self._truncate(frame, order, items)
             elif kind == _MESSAGE:
@@ -147,6 +158,14 @@ class Decoder:
                     "this version does not know the server's pgoutput protocol",
                 )
         self._order = order
+
+    def _relation(self, relation: Relation) -> None:
+        found = self._rows[relation.oid] = self._describe(relation)
+        self._compile(relation.oid, found)
+        if found is None:
+            self._passed_over[relation.id] = relation
+        else:
+            self._passed_over.pop(relation.id, None)
 
     def _truncate(self, frame: bytes, order: int, items: list[Item]) -> int:
         lsn = int.from_bytes(frame[1:9])
@@ -168,6 +187,11 @@ class Decoder:
                 items += self._told(content, int.from_bytes(frame[27:35]), order, self._rows.keys())
                 return order
         prefix = frame[35:end].decode()
+        if prefix == SIGNAL_PREFIX and not transactional:
+            joined = self._joins(content)
+            relation = None if joined is None else self._passed_over.get(joined)
+            if relation is not None:
+                self._relation(relation)
         if self._takes_messages(prefix):
             number = order if transactional else 0
             lsn = int.from_bytes(frame[27:35])

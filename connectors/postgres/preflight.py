@@ -1,13 +1,15 @@
-"""What must be right before anything is captured: each check says one line of what, and one line of what to do."""
+"""What must be right at the source before anything is captured. A start insists on it, ``cdc check`` shows all of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 
-from cdc.errors import ConfigError, Unreachable
+from cdc.errors import EXIT_UNREACHABLE
+from cdc.findings import Finding, fail, ok, warn
 from cdc.table import TableId
 from connectors.postgres.catalog import CatalogTable, column_names, unique_keys
 from connectors.postgres.column_rules import ColumnRules
@@ -16,24 +18,21 @@ from connectors.postgres.settings import Selection
 
 _SERVER = """
 SELECT current_setting('wal_level'), pg_is_in_recovery(),
-       current_setting('max_wal_senders')::int, current_setting('max_replication_slots')::int,
-       (SELECT count(*) FROM pg_replication_slots),
-       EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s)
+       current_setting('max_wal_senders')::int, (SELECT count(*) FROM pg_stat_replication),
+       current_setting('max_replication_slots')::int, (SELECT count(*) FROM pg_replication_slots),
+       EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s),
+       coalesce(nullif(current_setting('idle_replication_slot_timeout', true), '0'), '')
 """
 
 _ROLE = """
-SELECT rolsuper OR rolreplication, rolsuper OR rolbypassrls, rolname FROM pg_roles
-WHERE rolname = current_user
-"""
-
-_MANAGED = """
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication'
-               AND pg_has_role(current_user, oid, 'MEMBER'))
+SELECT rolsuper OR rolreplication, rolname,
+       EXISTS (SELECT FROM pg_roles m WHERE m.rolname = 'rds_replication' AND pg_has_role(current_user, m.oid, 'MEMBER'))
+FROM pg_roles WHERE rolname = current_user
 """
 
 _READABLE = """
 SELECT has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT'),
-       c.relrowsecurity, row_security_active(c.oid)
+       row_security_active(c.oid)
 FROM pg_class c WHERE c.oid = %s
 """
 
@@ -48,139 +47,201 @@ _KINDS = {
     "v": ("a view", "capture the tables that it is made from"),
 }
 
+_SERVER_SUBJECT = "source server"
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
-def check_server(connection: psycopg.Connection[Any], slot: str) -> None:
-    """The server's settings and the user's rights; ConfigError for the first that is wrong."""
+
+def server(connection: psycopg.Connection[Any], slot: str) -> Iterator[Finding]:
+    """The server's settings and the user's right to replicate."""
     with translated("checking the server"):
         row = connection.execute(_SERVER, (slot,)).fetchone()
         role = connection.execute(_ROLE).fetchone()
-        managed = connection.execute(_MANAGED).fetchone()
-    if row is None or role is None or managed is None:
-        raise ConfigError("the server does not show its settings", "grant the user pg_monitor")
-    wal_level, standby, senders, slots, used, ours = row
-    if connection.info.server_version < 140000:
-        raise ConfigError(
-            f"the server is PostgreSQL {connection.info.server_version // 10000}",
+    if row is None or role is None:
+        yield fail(_SERVER_SUBJECT, "it does not show its settings", "grant the user pg_monitor")
+        return
+    wal_level, standby, senders, sending, slots, used, ours, idle = row
+    may_replicate, user, managed = role
+    version = connection.info.server_version // 10000
+    yield ok(
+        _SERVER_SUBJECT,
+        f"PostgreSQL {version}, {used} of {slots} slots and {sending} of {senders} senders in use",
+    )
+    if version < 14:
+        yield fail(
+            _SERVER_SUBJECT,
+            f"the server is PostgreSQL {version}",
             "14 or later is needed: earlier ones do not deliver messages, and so no fences",
         )
     if wal_level != "logical":
-        raise ConfigError(
+        yield fail(
+            _SERVER_SUBJECT,
             f"wal_level is {wal_level}",
             "ALTER SYSTEM SET wal_level = logical, and restart the server",
         )
     if standby:
-        raise Unreachable(
+        yield fail(
+            _SERVER_SUBJECT,
             "the server is a standby",
             "it is tried again until it is promoted; else connect to the primary: only there a fence ties a read"
             " to the log",
+            EXIT_UNREACHABLE,
         )
     if senders == 0:
-        raise ConfigError(
-            "max_wal_senders is 0", "ALTER SYSTEM SET max_wal_senders = 10, and restart the server"
+        yield fail(
+            _SERVER_SUBJECT,
+            "max_wal_senders is 0",
+            "ALTER SYSTEM SET max_wal_senders = 10, and restart the server",
+        )
+    elif sending >= senders and not ours:
+        yield warn(
+            _SERVER_SUBJECT,
+            f"all {senders} WAL senders are in use",
+            "raise max_wal_senders and restart the server",
         )
     if not ours and used >= slots:
-        raise ConfigError(
+        yield fail(
+            _SERVER_SUBJECT,
             f"all {slots} replication slots are in use",
             "drop one that is orphaned, or raise max_replication_slots and restart the server",
         )
-    if not (role[0] or managed[0]):
-        raise ConfigError(
-            f"user {role[2]} has no right to replicate", f'ALTER ROLE "{role[2]}" REPLICATION'
+    if not (may_replicate or managed):
+        yield fail(
+            _SERVER_SUBJECT,
+            f"user {user} has no right to replicate",
+            f"ALTER ROLE {quoted(user)} REPLICATION",
+        )
+    if idle:
+        yield warn(
+            _SERVER_SUBJECT,
+            f"idle_replication_slot_timeout is {idle}: a connector that rests longer loses its slot",
+            "ALTER SYSTEM SET idle_replication_slot_timeout = 0, or never stop it for so long",
         )
 
 
-def check_tables(
-    connection: psycopg.Connection[Any],
-    tables: Sequence[CatalogTable],
-    rules: ColumnRules,
-    *,
-    copied: bool = True,
-) -> None:
-    """That each table can be captured whole and read whole; ConfigError for the first that cannot.
-
-    ``copied``: whether a first copy is wanted, which goes by ranges of keys.
-    """
-    for table in tables:
-        key = rules.message_key(table.id, column_names(connection, table))
-        # Who wants no copy can do without a key where the log carries whole rows.
-        needs_key = copied or table.identity != "full"
-        _check_identity(table, keyed=bool(key) or not needs_key)
-        _check_key(connection, table, key)
-        with translated(f"checking {table.id}"):
-            row = connection.execute(_READABLE, (table.oid,)).fetchone()
-        if row is None:
-            raise ConfigError(f"table {table.id} is gone", "take it out of table.include.list")
-        readable, _, filtered = row
-        if not readable:
-            raise ConfigError(
-                f"table {table.id} may not be read", f"GRANT SELECT ON {table.id} to the user"
-            )
-        if filtered:
-            raise ConfigError(
-                f"row security hides rows of {table.id} from this user",
-                "give the user BYPASSRLS: a copy has to see every row",
-            )
-
-
-def check_kinds(connection: psycopg.Connection[Any], selection: Selection) -> None:
+def kinds(connection: psycopg.Connection[Any], selection: Selection) -> Iterator[Finding]:
     """That nothing is asked for by name whose changes are in no log; a pattern that matches such passes over it."""
     with translated("listing what has no log"):
         rows = connection.execute(_WITHOUT_LOG).fetchall()
     for schema, name, kind in rows:
         if selection.names(TableId(schema, name)):
             what, remedy = _KINDS[kind]
-            raise ConfigError(
+            yield fail(
+                f"{schema}.{name}",
                 f"{schema}.{name} is {what}: its changes are in no log of this server",
                 f"{remedy}, and take it out of table.include.list",
             )
 
 
-def check_selected(tables: Sequence[TableId], wanted: str) -> None:
+def selected(found: Sequence[TableId], wanted: str) -> Iterator[Finding]:
     """That the lists select something."""
-    if not tables:
-        raise ConfigError(
+    if not found:
+        yield fail(
+            "tables",
             f"no table matches {wanted}",
             "create the table, or correct table.include.list (schema.table, regular expressions)",
         )
 
 
-def _check_key(
+def tables(
+    connection: psycopg.Connection[Any],
+    found: Sequence[CatalogTable],
+    rules: ColumnRules,
+    *,
+    copied: bool = True,
+) -> Iterator[Finding]:
+    """That each table can be captured whole, read whole, and its rows found by their keys.
+
+    ``copied``: whether a first copy is wanted, which goes by ranges of keys.
+    """
+    for table in found:
+        key = rules.message_key(table.id, column_names(connection, table))
+        problems = [
+            # Who wants no copy can do without a key where the log carries whole rows.
+            *_identity(table, keyed=bool(key) or not (copied or table.identity != "full")),
+            *_chosen_key(connection, table, key),
+            *_readable(connection, table),
+        ]
+        if problems:
+            yield from problems
+        else:
+            by = ", ".join(key or table.key) or "(none)"
+            yield ok(str(table.id), f"key {by}, replica identity {table.identity}")
+
+
+def quoted(*names: str) -> str:
+    """A name as SQL has to spell it, for statements that a person is to run."""
+    return ".".join(
+        name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"' for name in names
+    )
+
+
+def _readable(connection: psycopg.Connection[Any], table: CatalogTable) -> Iterator[Finding]:
+    with translated(f"checking {table.id}"):
+        row = connection.execute(_READABLE, (table.oid,)).fetchone()
+    subject = str(table.id)
+    if row is None:
+        yield fail(subject, f"table {table.id} is gone", "take it out of table.include.list")
+        return
+    readable, filtered = row
+    if not readable:
+        yield fail(
+            subject,
+            f"table {table.id} may not be read",
+            f"GRANT SELECT ON {quoted(*table.id)} TO {quoted(connection.info.user)}",
+        )
+    if filtered:
+        yield fail(
+            subject,
+            f"row security hides rows of {table.id} from this user",
+            f"ALTER ROLE {quoted(connection.info.user)} BYPASSRLS: a copy has to see every row",
+        )
+
+
+def _chosen_key(
     connection: psycopg.Connection[Any], table: CatalogTable, key: Sequence[str]
-) -> None:
+) -> Iterator[Finding]:
     """That a key chosen by ``message.key.columns`` finds its one row, and stands in every old image of the log."""
     if not key:
         return
     chosen = f"message.key.columns chooses {', '.join(key)} for {table.id}"
     if not any(unique <= set(key) for unique in unique_keys(connection, table)):
-        raise ConfigError(
+        yield fail(
+            str(table.id),
             f"{chosen}, which no unique index of NOT NULL columns covers: two rows could share a key",
             "choose columns of such an index, or make one (not partial, not deferrable)",
         )
     if table.identity != "full" and not set(key) <= set(table.identity_key):
-        raise ConfigError(
+        yield fail(
+            str(table.id),
             f"{chosen}, and its replica identity does not carry them: deletes would have no key",
-            f"ALTER TABLE {table.id} REPLICA IDENTITY FULL",
+            f"ALTER TABLE {quoted(*table.id)} REPLICA IDENTITY FULL",
         )
 
 
-def _check_identity(table: CatalogTable, *, keyed: bool) -> None:
+def _identity(table: CatalogTable, *, keyed: bool) -> Iterator[Finding]:
+    subject, name = str(table.id), quoted(*table.id)
     if table.unlogged:
-        raise ConfigError(
-            f"table {table.id} is not logged", f"ALTER TABLE {table.id} SET LOGGED, or exclude it"
+        yield fail(
+            subject,
+            f"table {table.id} is not logged",
+            f"ALTER TABLE {name} SET LOGGED, or exclude it",
         )
     if table.identity == "nothing":
-        raise ConfigError(
+        yield fail(
+            subject,
             f"table {table.id} has REPLICA IDENTITY NOTHING",
-            f"ALTER TABLE {table.id} REPLICA IDENTITY DEFAULT (or FULL)",
+            f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT (or FULL)",
         )
-    if not table.primary_key and not table.identity_key and not keyed:
-        raise ConfigError(
+    elif not table.primary_key and not table.identity_key and not keyed:
+        yield fail(
+            subject,
             f"table {table.id} has no primary key",
             "add one, or set REPLICA IDENTITY USING a unique index of NOT NULL columns; or, for readers that need no"
             " key and no first copy, REPLICA IDENTITY FULL and snapshot.mode=no_data",
         )
-    if not table.identity_key and table.identity != "full":
-        raise ConfigError(
+    elif not table.identity_key and table.identity != "full":
+        yield fail(
+            subject,
             f"the replica identity of table {table.id} carries no key",
-            f"ALTER TABLE {table.id} REPLICA IDENTITY FULL, or make the primary key not deferrable",
+            f"ALTER TABLE {name} REPLICA IDENTITY FULL, or make the primary key not deferrable",
         )

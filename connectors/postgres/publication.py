@@ -29,6 +29,24 @@ WHERE pubname = %s AND schemaname = %s AND tablename = %s
 """
 
 
+_MEMBERSHIPS = """
+SELECT t.schemaname, t.tablename, concat_ws(' ', c.oid, p.oid, (
+    SELECT string_agg(concat_ws('/', r.oid, {narrowed}), ',' ORDER BY r.oid) FROM pg_publication_rel r
+    WHERE r.prpubid = p.oid
+      AND (r.prrelid = c.oid OR r.prrelid IN (SELECT a.relid FROM pg_partition_ancestors(c.oid) a))
+)){by_schema}
+FROM pg_publication p
+JOIN pg_publication_tables t ON t.pubname = p.pubname
+JOIN pg_namespace n ON n.nspname = t.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+WHERE p.pubname = %s
+"""
+
+_BY_SCHEMA = """ || coalesce((
+    SELECT ' ' || s.oid FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid
+), '')"""
+
+
 class Publication(NamedTuple):
     """A publication as the catalog has it."""
 
@@ -57,18 +75,14 @@ def prepare(
     name = settings.publication
     with translated(f"preparing publication {name}"):
         present = find(connection, name)
+        check(name, present, settings)
         if present is None:
             _create(connection, settings, selected)
             return True
-        _check(name, present, settings)
         missing = sorted(set(selected) - members(connection, name))
+        check_growth(name, present, settings, missing)
         if not missing:
             return False
-        if settings.autocreate != "filtered" or present.all_tables:
-            raise ConfigError(
-                f"publication {name} does not hold {_listed(missing)}",
-                f"ALTER PUBLICATION {name} ADD TABLE ..., or set publication.autocreate.mode=filtered",
-            )
         connection.execute(
             sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(
                 sql.Identifier(name), _tables(missing)
@@ -98,6 +112,20 @@ def members(connection: psycopg.Connection[Any], name: str) -> set[TableId]:
     return {TableId(*row) for row in connection.execute(_MEMBERS, (name,)).fetchall()}
 
 
+def memberships(connection: psycopg.Connection[Any], name: str) -> dict[TableId, str]:
+    """Of each member a mark that is another one once it, or its table, has been dropped and made again.
+
+    Another row filter or column list is another membership too: what it left out until then was never delivered.
+    """
+    new = connection.info.server_version >= 150000
+    query = _MEMBERSHIPS.format(
+        narrowed="md5(r.prqual::text), r.prattrs::text" if new else "NULL",
+        by_schema=_BY_SCHEMA if new else "",
+    )
+    rows = connection.execute(query.encode(), (name,)).fetchall()
+    return {TableId(schema, table): mark for schema, table, mark in rows}
+
+
 def published(connection: psycopg.Connection[Any], name: str, table: TableId) -> Published:
     """Column list and row filter of one table; Gone when the publication lacks it."""
     if connection.info.server_version < 150000:
@@ -114,16 +142,10 @@ def _create(
     connection: psycopg.Connection[Any], settings: SourceSettings, selected: Sequence[TableId]
 ) -> None:
     name = settings.publication
-    if settings.autocreate == "disabled":
-        raise ConfigError(
-            f"there is no publication {name}",
-            "create it, or set publication.autocreate.mode=filtered",
-        )
     what = {
         "all_tables": sql.SQL(" FOR ALL TABLES"),
         "filtered": sql.SQL(" FOR TABLE ") + _tables(sorted(selected)),
-        "no_tables": sql.SQL(""),
-    }[settings.autocreate]
+    }.get(settings.autocreate, sql.SQL(""))
     options = sql.SQL(" WITH (publish_via_partition_root = {})").format(
         sql.SQL("true" if settings.via_root else "false")
     )
@@ -132,7 +154,15 @@ def _create(
     )
 
 
-def _check(name: str, present: Publication, settings: SourceSettings) -> None:
+def check(name: str, present: Publication | None, settings: SourceSettings) -> None:
+    """ConfigError for a publication that delivers other changes than it must, or that we may not make."""
+    if present is None:
+        if settings.autocreate == "disabled":
+            raise ConfigError(
+                f"there is no publication {name}",
+                "create it, or set publication.autocreate.mode=filtered",
+            )
+        return
     lacking = [
         operation
         for operation in ("insert", "update", "delete", "truncate")
@@ -148,6 +178,19 @@ def _check(name: str, present: Publication, settings: SourceSettings) -> None:
         raise ConfigError(
             f"publication {name} has publish_via_partition_root = {str(present.via_root).lower()}",
             f"set publish.via.partition.root={str(present.via_root).lower()}, or alter the publication",
+        )
+
+
+def check_growth(
+    name: str, present: Publication | None, settings: SourceSettings, missing: Sequence[TableId]
+) -> None:
+    """ConfigError where the publication lacks these tables and may not get them."""
+    made = present is None and settings.autocreate != "no_tables"
+    grows = settings.autocreate == "filtered" and present is not None and not present.all_tables
+    if missing and not (made or grows):
+        raise ConfigError(
+            f"publication {name} does not hold {_listed(missing)}",
+            f"ALTER PUBLICATION {name} ADD TABLE ..., or set publication.autocreate.mode=filtered",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from psycopg.conninfo import make_conninfo
@@ -16,9 +16,17 @@ from cdc.fence import OUR_MESSAGES
 from cdc.setting_values import boolean, one_of, only, patterns, whole
 from cdc.table import TableId
 from connectors.postgres.column_rules import ColumnRules
-from connectors.postgres.setting_values import identifier, ports, slot_name
+from connectors.postgres.setting_values import (
+    identifier,
+    listed,
+    ports,
+    slot_name,
+    snapshot_mode,
+    stream_options,
+)
 from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.settings_of_debezium import FOREIGN
+from connectors.postgres.slot import Patience
 
 EventTrigger = Literal["auto", "require", "off"]
 Autocreate = Literal["all_tables", "disabled", "filtered", "no_tables"]
@@ -49,12 +57,31 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
     Setting("slot.name", "The replication slot.", slot_name, "cdc"),
     Setting(
         "slot.drop.on.stop",
-        "Whether deleting the connector drops the slot, not any stop (that would lose changes).",
+        "Whether a stop drops the slot. Changes until the next start are lost then, so that one has to copy anew:"
+        " only with snapshot.mode=when_needed or always.",
         boolean,
         default=False,
     ),
     Setting(
         "slot.failover", "Make the slot a failover slot (PostgreSQL 17).", boolean, default=False
+    ),
+    Setting(
+        "slot.max.retries",
+        "How often a slot that another session holds is tried again before it counts as unreachable.",
+        whole(0),
+        8,
+    ),
+    Setting(
+        "slot.retry.delay.ms",
+        "Milliseconds between these tries.",
+        whole(1, 600_000),
+        250,
+    ),
+    Setting(
+        "slot.stream.params",
+        "Options of the stream that are not fixed, as name=value;...: origin=none leaves out what was replicated here.",
+        stream_options,
+        (),
     ),
     Setting("publication.name", "The publication.", identifier, "cdc_publication"),
     Setting(
@@ -82,9 +109,20 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
         "auto",
     ),
     Setting(
+        "snapshot.select.statement.overrides",
+        "Tables (schema.table) whose copy is made by a SELECT of their own.",
+        listed,
+        (),
+    ),
+    Setting(
+        "snapshot.select.statement.overrides.*",
+        "snapshot.select.statement.overrides.<schema>.<table>: that SELECT. Such a table is copied, and not verified.",
+    ),
+    Setting(
         "snapshot.mode",
-        "initial: copy the tables, in chunks beside the stream. no_data: stream only.",
-        one_of("initial", "no_data"),
+        "initial: copy the tables, in chunks beside the stream. initial_only: and no more than that. no_data: stream"
+        " only. always: copy at every start. when_needed: copy again when the slot lacks changes.",
+        snapshot_mode,
         "initial",
     ),
     Setting(
@@ -117,12 +155,7 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
         patterns,
         (),
     ),
-    Setting(
-        "heartbeat.interval.ms",
-        "Accepted; the slot moves on over an idle database without heartbeats.",
-        whole(0),
-        0,
-    ),
+    Setting("heartbeat.action.query", "A statement to run at the source with every heartbeat."),
     Setting(
         "plugin.name",
         "The output plug-in.",
@@ -134,6 +167,8 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
 
 DEBEZIUM_DEFAULTS: Mapping[str, Any] = {
     "slot.name": "debezium",
+    "slot.max.retries": 6,
+    "slot.retry.delay.ms": 10_000,
     "publication.name": "dbz_publication",
     "publication.autocreate.mode": "all_tables",
     "skipped.operations": "t",
@@ -206,7 +241,6 @@ class SourceSettings:
     prefix: str
     conninfo: str
     slot: str
-    drop_slot_on_stop: bool
     failover: bool
     publication: str
     autocreate: Autocreate
@@ -219,6 +253,10 @@ class SourceSettings:
     event_trigger: EventTrigger = "auto"
     copied: bool = True
     widest: int = sys.maxsize
+    overrides: Mapping[TableId, str] = field(default_factory=dict)
+    heartbeat_query: str = ""
+    slot_patience: Patience = Patience(8, 0.25)  # noqa: RUF009 - it is a tuple
+    stream_options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
@@ -229,12 +267,16 @@ class SourceSettings:
                     f"{kind}.include.list and {kind}.exclude.list are both set",
                     "set one of them",
                 )
+        if config["slot.drop.on.stop"] and config["snapshot.mode"] not in ("always", "when_needed"):
+            raise ConfigError(
+                "slot.drop.on.stop loses the changes until the next start",
+                "leave it out, or set snapshot.mode=when_needed: then the next start copies all anew",
+            )
         return cls(
             connector=config.name,
             prefix=config["topic.prefix"],
             conninfo=_conninfo(config),
             slot=config["slot.name"],
-            drop_slot_on_stop=config["slot.drop.on.stop"],
             failover=config["slot.failover"],
             publication=config["publication.name"],
             autocreate=cast("Autocreate", config["publication.autocreate.mode"]),
@@ -246,6 +288,12 @@ class SourceSettings:
                 config["table.exclude.list"],
             ),
             columns=column_rules(config),
+            overrides=_overrides(config),
+            heartbeat_query=config["heartbeat.action.query"] or "",
+            slot_patience=Patience(
+                config["slot.max.retries"], config["slot.retry.delay.ms"] / 1000
+            ),
+            stream_options=dict(config["slot.stream.params"]),
             lock_timeout_ms=config["snapshot.lock.timeout.ms"],
             event_trigger=cast("EventTrigger", config["schema.event.trigger"]),
             skip_truncates=config["skipped.operations"] == "t",
@@ -264,6 +312,30 @@ _FRAMES_TO_RECORDS = 2
 def _most_message_bytes(config: ConnectorConfig) -> int:
     overrides = config.values.get("producer.override.*") or {}
     return int(overrides.get("message.max.bytes", MOST_MESSAGE_BYTES))
+
+
+def _overrides(config: ConnectorConfig) -> Mapping[TableId, str]:
+    """The SELECT of each table that is copied by one of its own."""
+    name = "snapshot.select.statement.overrides"
+    statements: dict[str, Any] = dict(config[f"{name}.*"])
+    found: dict[TableId, str] = {}
+    for table in config[name]:
+        statement = statements.pop(table, None)
+        if statement is None:
+            raise ConfigError(
+                f"{name} names {table}, and {name}.{table} is not set",
+                f"set {name}.{table} to a SELECT of the table's columns",
+            )
+        try:
+            found[TableId.parse(table)] = str(statement).strip().rstrip(";")
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}", "name tables as schema.table") from error
+    if statements:
+        raise ConfigError(
+            f"{name}.{min(statements)} is set, and {name} does not name that table",
+            f"add it to {name}",
+        )
+    return found
 
 
 def _conninfo(config: ConnectorConfig) -> str:

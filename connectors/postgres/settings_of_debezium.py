@@ -10,7 +10,6 @@ from cdc.config import Setting
 from cdc.setting_values import only
 
 _ONE_FORM = "the form of values is fixed in this version"
-_WHOLE_ROWS = "whole rows are captured, so that a replica can be verified"
 _FENCED = "the first copy runs in chunks beside the stream, without a lock"
 _TYPES = "every type is captured, the rest as text"
 
@@ -24,7 +23,6 @@ _ONLY: tuple[tuple[str, str, str], ...] = (
     ("unavailable.value.placeholder", "__debezium_unavailable_value", _ONE_FORM),
     ("schema.name.adjustment.mode", "avro", "names have to be valid in Avro"),
     ("field.name.adjustment.mode", "avro", "names have to be valid in Avro"),
-    ("tombstones.on.delete", "true", "a compacted topic needs them"),
     ("provide.transaction.metadata", "true", "replicas apply whole transactions by it"),
     ("topic.delimiter", ".", "sinks find tables by topic names"),
     ("include.unknown.datatypes", "true", _TYPES),
@@ -41,6 +39,24 @@ _ONLY: tuple[tuple[str, str, str], ...] = (
     ("tcpKeepAlive", "true", "a peer that vanished has to be noticed"),
     ("database.tcpKeepAlive", "true", "a peer that vanished has to be noticed"),
     ("status.update.interval.ms", "10000", "it follows the server's wal_sender_timeout"),
+    ("skip.messages.without.change", "false", "every change is delivered"),
+    (
+        "include.schema.changes",
+        "false",
+        "the log carries no statements; shapes travel with the rows",
+    ),
+    ("include.schema.comments", "false", "the log does not carry them"),
+    ("table.ignore.builtin", "true", "system tables are in no log"),
+    ("extended.headers.enabled", "false", "headers tell what rows need"),
+    ("queue.provider.type", "memory", "queues are in memory, and bounded"),
+    ("openlineage.integration.enabled", "false", "it is not offered"),
+    ("lsn.flush.timeout.action", "fail", "nothing waits for a flush"),
+    ("statistics.metrics.enabled", "false", "metrics have their own form"),
+    (
+        "database.sslfactory",
+        "",
+        "it is a Java class: libpq does TLS by the other database.ssl properties",
+    ),
     ("offset.mismatch.strategy", "trust_offset", "a slot ahead of the checkpoint lost changes"),
 )
 
@@ -49,8 +65,6 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     ("max.queue.size.in.bytes", "queues are bounded by bytes"),
     ("max.batch.size", "batches are bounded by bytes"),
     ("poll.interval.ms", "the log is read as it arrives"),
-    ("slot.max.retries", "a slot in use is waited for"),
-    ("slot.retry.delay.ms", "a slot in use is waited for"),
     ("retriable.restart.connector.wait.ms", "reconnection has its own patience"),
     ("errors.max.retries", "reconnection has its own patience"),
     ("query.fetch.size", "see snapshot.fetch.size"),
@@ -59,24 +73,27 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     ("xmin.fetch.interval.ms", "the snapshot of each fence tells more"),
     ("snapshot.delay.ms", "nothing waits"),
     ("streaming.delay.ms", "nothing waits"),
-    ("heartbeat.topics.prefix", "there are no heartbeat topics"),
     ("connection.validation.timeout.ms", "links have their own limits"),
+    ("poll.dispatch.interval.ms", "the log is read as it arrives"),
+    ("lsn.flush.timeout.ms", "nothing waits for a flush"),
+    ("snapshot.max.threads.multiplier", "see snapshot.max.threads"),
+    ("legacy.snapshot.max.threads", "see snapshot.max.threads"),
+    ("signal.emit.failure.max.retries", "signals are in the log once they are there"),
+    ("signal.emit.failure.backoff.ms", "signals are in the log once they are there"),
+    ("executor.shutdown.timeout.ms", "there is no executor"),
+    ("topic.cache.size", "there is no such cache"),
 )
 
 _REFUSED: tuple[tuple[str, str], ...] = (
     ("datatype.propagate.source.type", "columns carry their source type always"),
     ("column.propagate.source.type", "columns carry their source type always"),
-    ("heartbeat.action.query", "the slot moves on over an idle database without it"),
-    ("slot.stream.params", "the stream's options are fixed"),
     ("database.initial.statements", "a session's settings are fixed"),
-    ("database.sslfactory", "it is a Java class"),
     ("snapshot.mode.custom.name", "it is a Java class"),
     ("snapshot.query.mode", _FENCED),
     ("snapshot.query.mode.custom.name", "it is a Java class"),
     ("snapshot.locking.mode.custom.name", "it is a Java class"),
     ("snapshot.custom.class", "it is a Java class"),
     ("snapshot.include.collection.list", "every selected table is copied"),
-    ("snapshot.select.statement.overrides", _WHOLE_ROWS),
     ("snapshot.lock.timeout", "see snapshot.lock.timeout.ms"),
     ("snapshot.tables.order.by.row.count", _FENCED),
     ("snapshot.mode.configuration.based.snapshot.data", _FENCED),
@@ -99,14 +116,26 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("post.processors", "it is a Java class"),
     ("custom.metric.tags", "metrics have their own labels"),
     ("topic.naming.strategy", "it is a Java class"),
-    ("topic.heartbeat.prefix", "there are no heartbeat topics"),
     ("topic.transaction", "its name is <topic.prefix>.transaction"),
-    ("topic.cache.size", "there is no such cache"),
     ("transaction.metadata.factory", "it is a Java class"),
     ("sourceinfo.struct.maker", "it is a Java class"),
-    ("openlineage.integration.enabled", "it is not offered"),
-    ("executor.shutdown.timeout.ms", "there is no executor"),
     ("guardrail.collections.max", "it is not offered"),
+    ("database.include.list", "a connector follows one database: database.dbname"),
+    ("database.exclude.list", "a connector follows one database: database.dbname"),
+    ("snapshot.isolation.mode.custom.name", "it is a Java class"),
+    ("snapshot.full.column.scan.force", _FENCED),
+    ("multi.partition.mode", "a connector follows one database"),
+    ("custom.sanitize.pattern", "names follow Avro's rules"),
+    ("openlineage.integration.config.file.path", "it is not offered"),
+    ("openlineage.integration.job.namespace", "it is not offered"),
+    ("openlineage.integration.job.description", "it is not offered"),
+    ("openlineage.integration.job.tags", "it is not offered"),
+    ("openlineage.integration.job.owners", "it is not offered"),
+    ("openlineage.integration.dataset.kafka.bootstrap.servers", "it is not offered"),
+    ("signal.kafka.groupId", "signals travel as messages in the log: cdc table backfill"),
+    ("signal.kafka.poll.timeout.ms", "signals travel as messages in the log: cdc table backfill"),
+    ("schemas.storage.class", "it is a Java class"),
+    ("tables.storage.class", "it is a Java class"),
     ("guardrail.collections.limit.action", "it is not offered"),
 )
 

@@ -55,6 +55,8 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("collection.naming.prefix", _NAMES),
     ("collection.naming.suffix", _NAMES),
     ("dialect.sqlserver.identity.insert", "the replica is PostgreSQL"),
+    ("dialect.starrocks.catalog.name", "the replica is PostgreSQL"),
+    ("collection.table.format", "the tables are PostgreSQL's"),
     ("hibernate.dialect", "the replica is PostgreSQL"),
     ("hibernate.show_sql", "see the log level"),
 )

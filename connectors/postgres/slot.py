@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors, pq
@@ -15,9 +15,16 @@ from cdc.protocols import Slot
 from connectors.postgres.errors import translated
 
 _PATIENCE = 30.0  # seconds until a session of ours that was terminated is gone
-_PATIENCE_WITH_OTHERS = 2.0
 _PAUSE = 0.25
 _LOOK_MS = 1_000
+
+
+class Patience(NamedTuple):
+    """How often a slot that somebody else holds is tried again, and how many seconds lie between."""
+
+    retries: int
+    delay: float
+
 
 _FIND = """
 SELECT (confirmed_flush_lsn - '0/0')::int8, active, coalesce(wal_status, ''),
@@ -119,7 +126,9 @@ def lacks_failover(connection: psycopg.Connection[Any], name: str) -> bool:
     return row == (False,)
 
 
-def drop(connection: psycopg.Connection[Any], connector: str, name: str) -> None:
+def drop(
+    connection: psycopg.Connection[Any], connector: str, name: str, patience: Patience
+) -> None:
     """Drop the slot if it is there; one that is held by a session of this connector is taken from it."""
 
     def attempt() -> None:
@@ -129,7 +138,7 @@ def drop(connection: psycopg.Connection[Any], connector: str, name: str) -> None
         )
 
     with translated(f"dropping slot {name}"):
-        when_free(connection, connector, name, attempt)
+        when_free(connection, connector, name, attempt, patience)
 
 
 def when_free(
@@ -137,6 +146,7 @@ def when_free(
     connector: str,
     name: str,
     attempt: Callable[[], None],
+    patience: Patience,
 ) -> None:
     """Do what needs the slot as soon as nobody else holds it. Unreachable, naming the holder, after a while.
 
@@ -144,6 +154,7 @@ def when_free(
     connector's: whoever comes here has claimed the connector's checkpoint, so the holder is its predecessor.
     """
     began = time.monotonic()
+    retries = 0
     while True:
         try:
             attempt()
@@ -153,12 +164,14 @@ def when_free(
                 ours = holder is None or holder[1] == f"cdc/{connector}/log"[:63]
                 if holder and ours:
                     connection.execute("SELECT pg_terminate_backend(%s)", (holder[0],))
-            if time.monotonic() - began > (_PATIENCE if ours else _PATIENCE_WITH_OTHERS):
+            over = time.monotonic() - began > _PATIENCE if ours else retries >= patience.retries
+            if over:
                 pid, application = holder or ("unknown", "")
                 raise Unreachable(
                     f"slot {name} is in use by pid {pid}{f' ({application})' if application else ''}",
                     "stop whoever holds it, or set slot.name to a slot of this connector's own",
                 ) from error
-            time.sleep(_PAUSE)
+            retries += not ours
+            time.sleep(_PAUSE if ours else patience.delay)
         else:
             return

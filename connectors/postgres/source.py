@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -13,12 +13,14 @@ from cdc.checkpoint import Identity
 from cdc.config import ConnectorConfig
 from cdc.errors import ConfigError, Gone, Refused
 from cdc.event import Item
-from cdc.fence import Snapshot
+from cdc.fence import Signal, Snapshot
+from cdc.findings import insist
 from cdc.protocols import Horizon, Slot
 from cdc.table import Table, TableId
 from connectors.postgres import (
     catalog,
     event_trigger,
+    heartbeats,
     preflight,
     publication,
     slot,
@@ -47,6 +49,7 @@ class PostgresSource:
         self._decoder: Decoder | None = None
         self._shapes = Shapes(settings.columns)
         self._history = SchemaHistory(self._shape_of, self._joins)
+        self._added: set[TableId] = set()
 
     def identify(self) -> Identity:
         """IDENTIFY_SYSTEM, and the database's name."""
@@ -72,14 +75,19 @@ class PostgresSource:
             members = publication.members(side, name)
         return frozenset(table.id for table in self._selected()) - members
 
+    def selects(self, table: TableId) -> bool:
+        """By its name alone."""
+        return self._settings.selection.takes(table)
+
     def prepare(self) -> bool:
         """Preflight, then the publication."""
         side, settings = self._connection(), self._settings
-        preflight.check_server(side, settings.slot)
+        insist(preflight.server(side, settings.slot))
         selected = self._selected()
-        preflight.check_kinds(side, settings.selection)
-        preflight.check_selected([table.id for table in selected], settings.selection.wanted)
-        preflight.check_tables(side, selected, settings.columns, copied=settings.copied)
+        wanted = settings.selection.wanted
+        insist(preflight.kinds(side, settings.selection))
+        insist(preflight.selected([table.id for table in selected], wanted))
+        insist(preflight.tables(side, selected, settings.columns, copied=settings.copied))
         changed = publication.prepare(side, settings, [table.id for table in selected])
         self._watch(side)
         # Even when nothing changed: a predecessor may have changed it, and died before it noted so.
@@ -100,6 +108,12 @@ class PostgresSource:
             for table in self._selected()
             if table.id in members
         ]
+
+    def memberships(self) -> Mapping[TableId, str]:
+        """Made of the OIDs of the table, of the publication, and of what makes it a member, with its filter."""
+        side, name = self._connection(), self._settings.publication
+        with translated(f"looking at publication {name}"):
+            return publication.memberships(side, name)
 
     def slot(self) -> Slot | None:
         """Our row of pg_replication_slots."""
@@ -123,7 +137,8 @@ class PostgresSource:
     def drop_slot(self) -> None:
         """A session of this connector that holds the slot is ended."""
         self._end_stream()
-        slot.drop(self._connection(), self._settings.connector, self._settings.slot)
+        settings = self._settings
+        slot.drop(self._connection(), settings.connector, settings.slot, settings.slot_patience)
 
     def start(self, after: int) -> None:
         """START_REPLICATION; a predecessor's session that lingers in the slot is ended."""
@@ -139,7 +154,10 @@ class PostgresSource:
             ],
         )
         self._decoder = Decoder(
-            self._describe, self._history.read, takes_messages=settings.messages.takes
+            self._describe,
+            self._history.read,
+            takes_messages=settings.messages.takes,
+            joins=self._added_by,
         )
 
         def attempt() -> None:
@@ -153,7 +171,7 @@ class PostgresSource:
                 raise
             self._log = log
 
-        slot.when_free(side, settings.connector, settings.slot, attempt)
+        slot.when_free(side, settings.connector, settings.slot, attempt, settings.slot_patience)
 
     def read(self, timeout: float) -> Sequence[Item]:
         """At most about 1 MiB of frames' items."""
@@ -192,6 +210,11 @@ class PostgresSource:
         with translated("taking a snapshot"):
             return snapshots.horizon(self._connection())
 
+    def heartbeat(self) -> None:
+        """``heartbeat.action.query``, for a few seconds at most."""
+        if self._settings.heartbeat_query:
+            heartbeats.act(self._connection(), self._settings.heartbeat_query)
+
     def emit(self, prefix: str, content: bytes) -> int:
         """``pg_logical_emit_message``."""
         with translated(f"emitting a message {prefix}"):
@@ -205,12 +228,25 @@ class PostgresSource:
             self._side = None
 
     def _selected(self) -> list[catalog.CatalogTable]:
-        takes = self._settings.selection.takes
         found = catalog.tables(self._connection(), via_root=self._settings.via_root)
-        return [table for table in found if takes(table.id)]
+        return [table for table in found if self._takes(table.id)]
+
+    def _takes(self, table: TableId) -> bool:
+        return table in self._added or self._settings.selection.takes(table)
+
+    def _added_by(self, content: bytes) -> TableId | None:
+        """The table that a signal asks to be captured from there on, if it is one for us."""
+        try:
+            signal = Signal.from_message(content)
+        except ValueError:
+            return None  # whoever handles signals tells of it
+        if signal.type != "add" or signal.source != self._settings.prefix:
+            return None
+        self._added.add(signal.table)
+        return signal.table
 
     def _describe(self, relation: Relation) -> RowDecoder | None:
-        if not self._settings.selection.takes(relation.id):
+        if not self._takes(relation.id):
             return None
         return self._rows(relation, self._history.description(relation))
 
@@ -220,7 +256,7 @@ class PostgresSource:
     def _shape_of(self, described: Description) -> Table | None:
         relation = described.relation
         partial = described.partition if self._settings.via_root else described.kind == "p"
-        if partial or not described.logged or not self._settings.selection.takes(described.id):
+        if partial or not described.logged or not self._takes(described.id):
             return None
         return self._rows(relation, described).table
 
@@ -229,9 +265,8 @@ class PostgresSource:
             return False
         side = self._connection()
         try:
-            preflight.check_tables(
-                side, [catalog.table(side, described.id)], self._settings.columns
-            )
+            found = catalog.table(side, described.id)
+            insist(preflight.tables(side, [found], self._settings.columns))
         except (ConfigError, Gone) as error:
             log.warning("%s is not captured: %s", described.id, error)
             return False
@@ -255,6 +290,7 @@ class PostgresSource:
             "publication_names": sql.Identifier(self._settings.publication).as_string(side),
             "messages": "true",
             "binary": "true",
+            **self._settings.stream_options,
         }
 
     def _connection(self) -> psycopg.Connection[Any]:

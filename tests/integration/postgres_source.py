@@ -30,12 +30,12 @@ def source_config(dsn: str, **given: Any) -> ConnectorConfig:
         **{name.replace("_", "."): value for name, value in given.items()},
     }
     values = {
-        setting.name: setting.parse(raw[setting.name])
-        if setting.name in raw
-        else {}
-        if setting.name.endswith(".*")
-        else setting.default
+        setting.name: {} if setting.name.endswith(".*") else setting.default
         for setting in CONNECTOR.source_settings
+    } | {
+        setting.name: setting.parse(raw[setting.name])
+        for setting in CONNECTOR.source_settings
+        if setting.name in raw
     }
     return ConnectorConfig("orders", "postgres", "source", "cdc.postgres.Source", values)
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.pipeline import Pipeline
+from tests.scenario.pipeline import Pipeline, rows
 from tests.scenario.raw_topics import data_topics, records
 
 _RULES = {
@@ -117,3 +117,43 @@ def test_what_is_masked_or_left_out_never_leaves_the_source_and_the_rest_is_veri
     assert not any(secret in printed for secret in _SECRETS[:2])
     log = pipeline.log.read_text()
     assert not any(secret in log for secret in (*_SECRETS, "CzQMA0cB5K"))
+
+
+def test_odd_names_of_every_kind_go_through_and_two_that_meet_are_refused(
+    make_pipeline: MakePipeline,
+) -> None:
+    pipeline = make_pipeline()
+    odd = ['Say "Hi".x', "ПТИЦА 😀 o'brien", "select", "x" * 63, "pct %s {0} \\ $1"]
+    quoted = [name.replace('"', '""') for name in odd]
+    columns = ", ".join(f'"{name}" text' for name in quoted)
+    pipeline.on_source('CREATE SCHEMA "Odd Schema"')
+    for number, name in enumerate(quoted):
+        pipeline.on_source(
+            f'CREATE TABLE "Odd Schema"."{name}" ("{name} id" int PRIMARY KEY, {columns})'.replace(
+                f"{'x' * 63} id", "x"
+            ),
+            f"INSERT INTO \"Odd Schema\".\"{name}\" VALUES ({number}, 'a', NULL, 'c', 'd', 'e')",
+        )
+    pipeline.start()
+    pipeline.catch_up()
+    for number, name in enumerate(quoted):
+        pipeline.on_source(
+            f"INSERT INTO \"Odd Schema\".\"{name}\" VALUES ({number + 10}, 'a', NULL, 'c', 'd', 'e')",
+            f'UPDATE "Odd Schema"."{name}" SET "select" = \'changed\'',
+        )
+    pipeline.catch_up()
+    for name in quoted:
+        table = f'"Odd Schema"."{name}"'
+        assert rows(pipeline.replica_dsn, table) == rows(pipeline.source_dsn, table)
+        assert len(rows(pipeline.source_dsn, table)) == 2
+    command = [sys.executable, "-m", "cdc.cli.main", "verify", "run"]
+    files = [str(pipeline.source_file), str(pipeline.sink_file)]
+    assert subprocess.run([*command, *files], capture_output=True, timeout=120).returncode == 0
+    assert pipeline.stop() == 0
+    pipeline.on_source(
+        'CREATE TABLE "a b" (id int PRIMARY KEY)', "CREATE TABLE a_b (id int PRIMARY KEY)"
+    )
+    pipeline.on_source('INSERT INTO "a b" VALUES (1)', "INSERT INTO a_b VALUES (1)")
+    pipeline.start()
+    assert pipeline.wait() == 4
+    assert "would share the topic" in pipeline.log.read_text()

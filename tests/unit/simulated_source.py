@@ -243,6 +243,14 @@ class SimulatedSource:
 
     # --- messages -------------------------------------------------------------------------------------------
 
+    def memberships(self) -> dict[TableId, str]:
+        return {}
+
+    def selects(self, table: TableId) -> bool:
+        return table == ORDERS.id
+
+    def heartbeat(self) -> None: ...
+
     def emit(self, prefix: str, content: bytes) -> int:
         self.lsn += 8  # a message's LSN is its record's end: a commit that follows starts there
         self.log.append(Message(prefix, content, self.lsn, transactional=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 
@@ -9,9 +10,11 @@ import pytest
 
 from cdc.errors import Failed
 from cdc.event import Begin, Change, Commit, Item, Message, Progress, Truncate
+from cdc.fence import SIGNAL_PREFIX
 from cdc.table import Identity, Table, TableId
-from connectors.postgres.column_rules import ColumnRules
+from connectors.postgres.column_rules import ColumnRules, MaskRule
 from connectors.postgres.decoding import Hints, RowDecoder, Shapes
+from connectors.postgres.masks import Stars
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
 from connectors.postgres.types import Attribute
@@ -83,8 +86,10 @@ def truncate(*oids: int) -> bytes:
     return frame(b"T" + struct.pack("!ib", len(oids), 0) + struct.pack(f"!{len(oids)}I", *oids))
 
 
-def message(content: bytes, *, transactional: bool, lsn: int = 904) -> bytes:
-    head = struct.pack("!bQ", int(transactional), lsn) + b"app\0"
+def message(
+    content: bytes, *, transactional: bool, lsn: int = 904, prefix: bytes = b"app"
+) -> bytes:
+    head = struct.pack("!bQ", int(transactional), lsn) + prefix + b"\0"
     return frame(b"M" + head + struct.pack("!i", len(content)) + content)
 
 
@@ -101,15 +106,21 @@ def decoder(
     a_not_null: bool = False,
     primary_key: tuple[str, ...] = ("id",),
     takes_messages: Callable[[str], bool] = lambda _: True,
+    rules: ColumnRules | None = None,
 ) -> Decoder:
-    shapes = Shapes(ColumnRules())
+    shapes = Shapes(rules or ColumnRules())
+    joined: list[str] = []
 
     def describe(found: Relation) -> RowDecoder | None:
-        if found.id.name == "other":
+        if found.id.name == "other" and found.id.name not in joined:
             return None
         return shapes.rows(found, Hints(attributes(a_not_null=a_not_null), primary_key))
 
-    return Decoder(describe, takes_messages=takes_messages)
+    def joins(content: bytes) -> TableId:
+        joined.append(content.decode())
+        return TableId("public", content.decode())
+
+    return Decoder(describe, takes_messages=takes_messages, joins=joins)
 
 
 def changes(items: Sequence[Item]) -> list[Change]:
@@ -355,3 +366,45 @@ def test_shapes_of_two_tables_are_two_tables() -> None:
         assert isinstance(item, Change)
         made.append(item.table)
     assert [table.id.name for table in made] == ["t", "u"]
+
+
+def test_a_table_with_columns_left_out_or_starred_delivers_every_change() -> None:
+    rules = ColumnRules(
+        excluded=(re.compile(r"public\.t\.a"),),
+        masks=(MaskRule("stars", Stars(2), (re.compile(r"public\.t\.b"),)),),
+    )
+    starred = b"\x02\x04**"
+    items = decoder(rules=rules).decode(
+        [
+            begin(),
+            relation("f"),
+            insert(1, "x", "y"),
+            insert(2, None, None),
+            update(row(1, "x", "z"), row(1, "x", "y"), b"O"),
+            delete(row(1, UNCHANGED, "z"), b"O"),
+            commit(),
+        ]
+    )
+    assert [(c.op, c.total_order, c.after) for c in changes(items)] == [
+        ("c", 1, key(1) + starred),
+        ("c", 2, key(2) + starred),
+        ("u", 3, key(1) + starred),
+        ("d", 5, None),
+    ]
+
+
+def test_behind_the_signal_that_adds_a_table_its_rows_are_read_in_the_same_call() -> None:
+    signal = message(b"other", transactional=False, prefix=SIGNAL_PREFIX.encode())
+    items = decoder().decode(
+        [
+            begin(),
+            relation(name="other"),
+            insert(1, "before", None),
+            commit(),
+            signal,
+            begin(1900),
+            insert(2, "behind", None),
+            commit(1900, 1948),
+        ]
+    )
+    assert [(c.table.id.name, c.key) for c in changes(items)] == [("other", key(2))]

@@ -409,6 +409,9 @@ class Source(Sides):
     def tables(self) -> Sequence[Table]:
         return [TABLE]
 
+    def incomparable(self, table: Table) -> str:
+        return ""
+
     def not_compared(self, table: Table) -> Sequence[str]:
         return ()
 
