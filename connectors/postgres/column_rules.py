@@ -94,6 +94,19 @@ class ColumnRules:
         return replace(attribute, mask=_fitted(rule, name, attribute))
 
 
+def check_covered(table: TableId, before: Sequence[Attribute], now: Sequence[Attribute]) -> None:
+    """That no column comes out from under its rule by a new name. ConfigError where one may have."""
+    names, known = {column.name for column in now}, {column.name for column in before}
+    gone = [c.name for c in before if c.name not in names and (c.excluded or c.mask is not None)]
+    open_now = [c.name for c in now if c.name not in known and not c.excluded and c.mask is None]
+    if gone and open_now:
+        raise ConfigError(
+            f"{table} has lost {', '.join(gone)}, which is masked or left out, and got {', '.join(open_now)}, which is not:"
+            " if that is a new name, its values would be in the open",
+            f"have the mask or the column list match {table}.{open_now[0]} too; if it is another column, start again",
+        )
+
+
 def _fitted(rule: MaskRule, name: str, attribute: Attribute) -> Mask:
     """The rule's mask for this column. ConfigError for a column that holds no text."""
     inner = attribute

@@ -18,7 +18,7 @@ from cdc.errors import Failed
 from cdc.event import Change
 from cdc.table import Column, Table, TableId
 from connectors.postgres.codec import Codec, encoder_of
-from connectors.postgres.column_rules import ColumnRules
+from connectors.postgres.column_rules import ColumnRules, check_covered
 from connectors.postgres.masks import Mask
 from connectors.postgres.relation import Relation
 from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
@@ -238,6 +238,9 @@ class Shapes:
         chosen = self._rules.message_key(relation.id, [column.name for column in relation.columns])
         key = chosen or message_key(relation, hints.primary_key)
         attributes = self._rules.applied(relation.id, hints.attributes, key)
+        known = self._known.get(relation.id)
+        if known is not None:
+            check_covered(relation.id, known.hints.attributes, attributes)
         return hints._replace(attributes=attributes, message_key=chosen)
 
 

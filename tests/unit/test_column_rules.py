@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cdc.config import ConnectorConfig
 from cdc.errors import ConfigError
 from cdc.table import TableId
-from connectors.postgres.column_rules import ColumnRules
+from connectors.postgres.column_rules import ColumnRules, check_covered
 from connectors.postgres.masks import Hash, Mask, Stars, Truncation
 from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.transcoder import RowTranscoder
@@ -254,6 +254,17 @@ def test_a_masked_column_is_a_text_for_the_replica_and_says_so_as_debezium_does(
         "type": "string",
         "connect.parameters": {"truncateLength": "2"},
     }
+
+
+def test_a_column_does_not_come_out_from_under_its_mask_by_a_new_name() -> None:
+    of = rules(**{"column.mask.with.4.chars": r".*\.email", "column.exclude.list": r".*\.ssn"})
+    before = applied(of, text("email"), text("ssn"), text("note"))
+    for renamed in (("mail", "ssn", "note"), ("email", "number", "note")):
+        now = applied(of, *map(text, renamed))
+        with pytest.raises(ConfigError, match="would be in the open"):
+            check_covered(PEOPLE, before, now)
+    for harmless in (("email", "ssn", "note", "more"), ("note",), ("email", "ssn", "remark")):
+        check_covered(PEOPLE, before, applied(of, *map(text, harmless)))
 
 
 def test_a_salt_may_hold_dots() -> None:
