@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cdc.config import ConnectorConfig
 from cdc.errors import EXIT_FAILED, EXIT_OK, CdcError, Unreachable
 from cdc.pipeline.apply import ApplyStatus
 from cdc.pipeline.capture import Capture, CaptureStatistics
@@ -133,7 +132,7 @@ def run(path: Path) -> int:
     written = threading.Event()
     threading.Thread(target=report.keep_writing, args=(written,), daemon=True).start()
     try:
-        _work(load(path), stop, report)
+        _work(path, stop, report)
     except CdcError as error:
         written.set()
         report.ended(error)
@@ -143,7 +142,8 @@ def run(path: Path) -> int:
     return EXIT_OK
 
 
-def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> None:
+def _work(path: Path, stop: threading.Event, report: Report) -> None:
+    config = load(path)
     plugin = plugins()[config.plugin]
     log.info("%s", acceleration())
     if config.role == "sink":
@@ -154,7 +154,7 @@ def _work(config: ConnectorConfig, stop: threading.Event, report: Report) -> Non
     owner = Owner()
     keep_on(
         lambda: capture_once(
-            config,
+            load(path),  # anew each time: a table may have joined meanwhile, and its file says so
             plugin,
             owner,
             stop.is_set,
