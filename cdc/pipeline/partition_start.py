@@ -58,10 +58,20 @@ class Beginnings:
             self._look_at_policy(tp.topic, topics[tp.topic])
             offset = resumed(tp, known, bounds[tp], fresh=True)
             since = state.since
-            if state.resume is None and offset and self._selection.collection(tp.topic):
+            if state.resume is None and self._has_lost_some(reader, tp.topic, topics[tp.topic]):
                 since = self._opening(tp.topic, topics)
             found[tp] = Beginning(offset, topics[tp.topic].topic_id, since)
         return found
+
+    def _has_lost_some(self, reader: GroupReader, topic: str, info: TopicInfo) -> bool:
+        """Whether any partition of a data topic no longer has its first records.
+
+        Then all of them begin at one fence: or they would wait for each other at a TRUNCATE that some leave to the
+        backfill.
+        """
+        if self._selection.collection(topic) is None:
+            return False
+        return any(low for low, _ in reader.bounds(partitions(topic, info)).values())
 
     def _opening(self, topic: str, topics: Mapping[str, TopicInfo]) -> int:
         marks = self._selection.watermark_topic

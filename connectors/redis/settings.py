@@ -62,13 +62,16 @@ class RedisSettings:
                 "connection.url is not an address of Redis",
                 "give it the form redis://host:port/database",
             )
+        prefix = config["key.prefix"] or config["topic.prefix"]
+        if prefix == "cdc":
+            raise ConfigError("key.prefix is cdc, where positions are kept", "choose another one")
         return cls(
             connector=config.name,
             url=url,
             username=config["connection.username"],
             password=config["connection.password"],
             timeout=config["connection.timeout.ms"] / 1000,
-            prefix=config["key.prefix"] or config["topic.prefix"],
+            prefix=prefix,
             deletes=config["delete.enabled"],
             truncates=config["truncate.enabled"],
             guard_ms=config["guard.retention.ms"],
