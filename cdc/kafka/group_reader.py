@@ -17,7 +17,7 @@ from cdc.errors import CdcError
 from cdc.event import Record
 from cdc.kafka.client import ClientWatch, Cluster, override_checked
 from cdc.kafka.errors import reason, translate
-from cdc.kafka.reader import DEFAULTS, FIXED, MEBIBYTE
+from cdc.kafka.reader import DEFAULTS, FIXED, MEBIBYTE, fetching_within
 from cdc.kafka.topics import Topics
 from cdc.position import TopicPartition
 from cdc.protocols import GroupMember, TopicInfo
@@ -45,11 +45,7 @@ class KafkaGroupReader:
     ) -> None:
         overrides = overrides or {}
         override_checked(overrides, _FIXED, "consumer.override.")
-        budget = {
-            "queued.max.messages.kbytes": min(2_097_151, max(1, budget_bytes // 2048)),
-            "fetch.max.bytes": max(MEBIBYTE, budget_bytes // 16),
-            "max.partition.fetch.bytes": MEBIBYTE,
-        }
+        budget = fetching_within(budget_bytes)
         self._watch = ClientWatch(f"reading from the topics at {cluster.bootstrap}")
         settings = cluster.settings(
             self._watch, {**DEFAULTS, **budget, **overrides, **_FIXED, "group.id": group}

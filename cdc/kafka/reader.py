@@ -43,6 +43,19 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
+def fetching_within(budget_bytes: int) -> dict[str, Any]:
+    """The client's settings for a byte budget of what it fetches ahead.
+
+    A fetch brings a little of each partition, not much of one: partitions are to advance side by side, because what is
+    ahead of the others has to wait for them in memory, or to be fetched once more.
+    """
+    return {
+        "queued.max.messages.kbytes": min(2_097_151, max(1, budget_bytes // 2048)),
+        "fetch.max.bytes": max(MEBIBYTE, budget_bytes // 16),
+        "max.partition.fetch.bytes": min(MEBIBYTE, max(64 * 1024, budget_bytes // 128)),
+    }
+
+
 class KafkaTopicReader:
     """`cdc.protocols.TopicReader` on librdkafka's consumer. Not thread-safe.
 
@@ -59,12 +72,7 @@ class KafkaTopicReader:
     ) -> None:
         overrides = overrides or {}
         override_checked(overrides, FIXED, "consumer.override.")
-        fetch = max(MEBIBYTE, budget_bytes // 16)
-        budget = {
-            "queued.max.messages.kbytes": min(2_097_151, max(1, budget_bytes // 2048)),
-            "fetch.max.bytes": fetch,
-            "max.partition.fetch.bytes": MEBIBYTE,
-        }
+        budget = fetching_within(budget_bytes)
         self._watch = ClientWatch(f"reading from the topics at {cluster.bootstrap}")
         settings = cluster.settings(self._watch, {**DEFAULTS, **budget, **overrides, **FIXED})
         try:

@@ -243,7 +243,8 @@ class _Session:
         assembler = self._intake.assembler
         self._settle(0.0)
         self._hand_over()
-        if assembler.used >= assembler.budget and assembler.lent_size:
+        if assembler.lent_size and assembler.nearly_full:
+            # What is read now would mostly find no room, and be read again: the writer makes some first.
             self._settle(_IDLE_READ)
             return
         came = self._intake.read(_BUSY_READ if assembler.lent_size else _IDLE_READ)

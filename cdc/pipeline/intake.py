@@ -313,8 +313,7 @@ class Intake:
     # --- how much, how far -----------------------------------------------------------------------------------
 
     def _limit(self) -> int:
-        room = self.assembler.budget - self.assembler.used
-        return max(1, min(_MOST_RECORDS, room // self._record_cost))
+        return max(1, min(_MOST_RECORDS, self.assembler.room // self._record_cost))
 
     def _place(self, lsn: int) -> Position:
         return Position(self.assembler.generation, lsn, 0)

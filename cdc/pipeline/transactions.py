@@ -261,6 +261,17 @@ class Assembler:
         return self.held_size + self.lent_size
 
     @property
+    def room(self) -> int:
+        """Bytes that may still be taken in: of any transaction, or, where there are none, of the head."""
+        used = self.used
+        return (self._ahead_limit if used < self._ahead_limit else self.budget) - used
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether most of what is read now would find no room."""
+        return self.used >= self._ahead_limit * 7 // 8
+
+    @property
     def pressed(self) -> bool:
         """Whether the head should give its rows away in parts: there is no more room for what runs ahead of it."""
         if self.streaming:
