@@ -178,6 +178,7 @@ def test_infinity_is_a_word_or_the_drivers_number(value: int) -> None:
     assert TupleTranscoder([column_of(c) for c in columns]).columns_of(row) == packed
 
 
+@settings(deadline=None)
 @given(st.integers(-211_813_488_000_000_000, 9_223_371_331_199_999_999))
 def test_every_timestamp_of_postgresql_comes_back(value: int) -> None:
     columns = (
@@ -189,6 +190,7 @@ def test_every_timestamp_of_postgresql_comes_back(value: int) -> None:
     assert TupleTranscoder([column_of(c) for c in columns]).columns_of(row) == packed
 
 
+@settings(deadline=None)
 @given(st.integers(-2_451_507, 2_145_031_948))
 def test_the_calendar_goes_both_ways(day: int) -> None:
     year, month, of_month = civil(day)
