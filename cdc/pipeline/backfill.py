@@ -17,11 +17,11 @@ from dataclasses import replace
 
 from cdc.checkpoint import BackfillProgress
 from cdc.errors import CdcError, Gone, Rejected, Unreachable
-from cdc.event import Change, Rows
 from cdc.fence import Fence, Signal, Watermark
-from cdc.pipeline.admission import Admission, Amendment, reads
+from cdc.pipeline.admission import Admission, Amendment
+from cdc.pipeline.admissions import Admissions
 from cdc.pipeline.copies import Chain, Copy, Flight, key_shape
-from cdc.pipeline.fences import FenceJudge, Judgement
+from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Job, Read, Readers
 from cdc.pipeline.rereads import OUR_OWN, Rereads, too_many
 from cdc.table import KeyRange, Table, TableId
@@ -61,6 +61,9 @@ class Backfill:
         self._admitted = frozenset(admitted)
         self._copies: dict[TableId, Copy] = {}
         self._rereads = Rereads(s for s in signals if s.type == "repair")
+        self._admissions = Admissions(
+            generation, self._copies, self._progress, self._rereads, self._waiting_of
+        )
         self._reread_last = False
         self._flights: dict[str, Flight] = {}
         self._shapes: dict[TableId, Table] = {}
@@ -154,10 +157,10 @@ class Backfill:
         void = judgement.void or self._overtaken(flight)
         if void:
             self._ask_again(flight)
-            return self._void(fence, lsn, void)
+            return self._admissions.void(fence, lsn, void)
         if flight.chain is not None:
-            return self._admit_range(flight, flight.rows, judgement, fence, lsn)
-        return self._admit_keys(flight, flight.rows, judgement, lsn)
+            return self._admissions.of_range(flight, flight.rows, judgement, fence, lsn)
+        return self._admissions.of_keys(flight, flight.rows, judgement, lsn)
 
     # --- reads -----------------------------------------------------------------------------------------------
 
@@ -329,129 +332,9 @@ class Backfill:
         were on the topics; then it may have called the fence valid, and what it sent stands.
         """
         if fence.id.rpartition("#")[2].startswith(f"{self._run}."):
-            return self._void(fence, lsn, "its read was given up")
-        void = self._void(fence, lsn, "its read was made before a restart")
+            return self._admissions.void(fence, lsn, "its read was given up")
+        void = self._admissions.void(fence, lsn, "its read was made before a restart")
         return replace(void, withdrawn=lsn not in self._admitted)
-
-    def _void(self, fence: Fence, lsn: int, why: str) -> Admission:
-        mark = Watermark(fence.id, fence.kind, fence.table, self._generation, lsn, {}, void=why)
-        return Admission([], mark)
-
-    def _admit_range(
-        self, flight: Flight, read: Rows, judgement: Judgement, fence: Fence, lsn: int
-    ) -> Admission:
-        table, chain = flight.job.table, flight.chain
-        assert chain is not None
-        copy = self._copies[table]
-        chain.flights.popleft()
-        changes = reads(read.table, read.rows, judgement.touched, lsn)
-        before = self._progress[table]
-        again = self._read_again(table, judgement, (key for key, _ in read.rows), fence.id)
-        progress = replace(
-            before,
-            state="running",
-            remaining=copy.entered(chain, flight, read.last),
-            rows=before.rows + len(changes),
-            key=copy.key,
-        )
-        if chain.done and copy.chains == [chain]:
-            copy.owed = self._waiting_of(table)
-        return self._finish(
-            read.table,
-            progress,
-            changes,
-            done=copy.whole,
-            name=fence.id,
-            lsn=lsn,
-            again=again,
-            finished=frozenset(),
-            of_range=True,
-        )
-
-    def _admit_keys(
-        self,
-        flight: Flight,
-        read: Rows,
-        judgement: Judgement,
-        lsn: int,
-    ) -> Admission:
-        table = flight.job.table
-        changes = reads(read.table, read.rows, judgement.touched, lsn)
-        found = {key for key, _ in read.rows} | set(read.unread)
-        for key in flight.job.keys or ():
-            if key not in found and key not in judgement.touched:
-                changes.append(Change(read.table, "d", lsn - 1, len(changes) + 1, key, None, None))
-        signals = flight.signals
-        name = signals[0].id
-        again = self._read_again(table, judgement, flight.job.keys or (), name)
-        if read.unread:
-            # The first signal stays open for what is left, under its name: whoever waits for it waits on.
-            rest = replace(signals[0], keys=read.unread)
-            self._rereads.go_on(rest)
-            again, signals, name = (*again, rest), signals[1:], f"{name}/part"
-        ids = frozenset(signal.id for signal in signals)
-        copy = self._copies.get(table)
-        if copy is not None and copy.owed:
-            if copy.owed & ids:
-                copy.owed |= {signal.id for signal in again}
-            copy.owed -= ids
-        return self._finish(
-            read.table,
-            self._progress.get(table),
-            changes,
-            done=copy is not None and copy.whole,
-            name=name,
-            lsn=lsn,
-            again=again,
-            finished=ids,
-            of_range=False,
-        )
-
-    def _finish(
-        self,
-        shape: Table,
-        progress: BackfillProgress | None,
-        changes: list[Change],
-        *,
-        done: bool,
-        name: str,
-        lsn: int,
-        again: tuple[Signal, ...],
-        finished: frozenset[str],
-        of_range: bool,
-    ) -> Admission:
-        table = shape.id
-        if done:
-            assert progress is not None
-            progress = replace(progress, state="done", remaining=())
-            del self._copies[table]
-        update = {}
-        if progress is not None:
-            self._progress[table] = progress
-            update = {table: progress}
-        copying = done or table in self._copies
-        mark = Watermark(
-            name,
-            "backfill" if copying and of_range else "repair",
-            table,
-            self._generation,
-            lsn,
-            {},
-            phase="final" if done else "chunk" if copying else "",
-            rows=len(changes),
-            shape=shape if done else None,
-        )
-        return Admission(changes, mark, update, again, finished)
-
-    def _read_again(
-        self, table: TableId, judgement: Judgement, asked: Iterable[bytes], name: str
-    ) -> tuple[Signal, ...]:
-        """Keys of this read that the log touched without giving the whole row."""
-        incomplete = {key for key, whole in judgement.touched.items() if not whole}
-        keys = tuple(key for key in asked if key in incomplete)
-        if not keys:
-            return ()
-        return self.take(Signal(f"again-{name}", "repair", OUR_OWN, table, keys))
 
     def _waiting_of(self, table: TableId) -> set[str]:
         return {signal.id for signal in self._waiting_signals(table)}

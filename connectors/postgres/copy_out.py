@@ -85,6 +85,10 @@ def _copy_data(connection: psycopg.Connection[Any], query: sql.Composable) -> It
             pgconn.consume_input()
         else:
             break
+    # To the last of them, or the session takes no other command.
+    ends = []
     while (end := pgconn.get_result()) is not None:
+        ends.append(end)
+    for end in ends:
         if end.status == pq.ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(end)
