@@ -130,7 +130,7 @@ def test_a_row_of_a_fence_that_is_rejected_itself_releases_nothing(bench: Tolera
     bench.source.write(116, update(1, "still out"), update(2, "z"))
     bench.run_until(Position(1, 116, 2))
     assert bench.items == {2: "z"}
-    assert list(bench.parked) == [1]
+    assert {key: one.position for key, one in bench.parked.items()} == {1: Position(1, 100, 1)}
 
 
 def test_a_truncate_releases_all_keys_of_its_table(bench: Tolerant) -> None:
@@ -193,12 +193,29 @@ def test_where_the_key_cannot_be_known_its_whole_partition_is_parked(bench: Tole
 def test_a_large_transaction_that_streams_parks_what_may_be_its_own(bench: Tolerant) -> None:
     bench.settings = ApplySettings(memory_bytes=60_000, backoff=(0.01, 0.02))
     bench.source.write(100, insert(1))
-    changes = [update(1, "lost"), *(insert(key) for key in range(2, 600)), update(1, "follows")]
+    changes = [update(1, "lost"), update(1, "follows"), *(insert(key) for key in range(2, 600))]
     bench.source.topics.append(damaged(bench, 108, 1, *changes))
     bench.source.write(116, insert(700), insert(701))
     bench.run_until(Position(1, 116, 2))
     assert len(bench.items) == 601
     assert bench.items[1] == "x"
+    assert list(bench.parked) == [1]
+
+
+def test_what_a_record_was_can_still_be_told_after_a_restart(bench: Tolerant) -> None:
+    bench.source.write(100, insert(1), insert(3))
+    records = damaged(bench, 108, 1, update(1, "lost"), update(2, "y"))
+    bench.source.topics.append(records[:-1])
+    with bench.running():
+        bench.wait(lambda: bool(bench.letters.written))
+        bench.wait(lambda: bench.checkpoint.position == Position(1, 100, 2))
+        bench.source.topics.append([bench.source.events.tombstone("s.items", {"id": 3})])
+        tombstone = TopicPartition("p.s.items", 1)
+        bench.wait(lambda: bench.source.topics.ends("p.s.items")[tombstone] == 4)
+    bench.source.topics.append(records[-1:])
+    bench.source.write(116, update(1, "follows"), insert(2), insert(3, "z"))
+    bench.run_until(Position(1, 116, 3))
+    assert bench.items == {1: "x", 2: "x", 3: "z"}
     assert list(bench.parked) == [1]
 
 
