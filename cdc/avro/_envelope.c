@@ -97,14 +97,22 @@ static PyObject *framed_key(const Shared *shared, PyObject *key)
     return framed;
 }
 
+static int is_bytes_or_none(PyObject *object)
+{
+    return object == Py_None || PyBytes_CheckExact(object);
+}
+
 static PyObject *headers_of(const Shared *shared, PyObject *const *change)
 {
-    PyObject *arguments[4] = {change[OP], change[UNCHANGED], change[OTHER_KEY], shared->key_frame};
-    if (PyTuple_GET_SIZE(change[UNCHANGED]) == 0 && change[OTHER_KEY] == Py_None) {
+    PyObject *arguments[6] = {change[OP],        change[BEFORE],    change[AFTER],
+                              change[UNCHANGED], change[OTHER_KEY], shared->key_frame};
+    /* A row that is more than bytes is an ExactRow. */
+    if (PyTuple_GET_SIZE(change[UNCHANGED]) == 0 && change[OTHER_KEY] == Py_None &&
+        is_bytes_or_none(change[BEFORE]) && is_bytes_or_none(change[AFTER])) {
         Py_INCREF(no_headers);
         return no_headers;
     }
-    return PyObject_Vectorcall(shared->headers, arguments, 4, NULL);
+    return PyObject_Vectorcall(shared->headers, arguments, 6, NULL);
 }
 
 static int append_record(const Shared *shared, PyObject *records, PyObject *partition,
@@ -126,15 +134,15 @@ static int append_record(const Shared *shared, PyObject *records, PyObject *part
     return done;
 }
 
-static int is_bytes_or_none(PyObject *object)
+static int is_row_or_none(PyObject *object)
 {
-    return object == Py_None || PyBytes_CheckExact(object);
+    return object == Py_None || PyBytes_Check(object);
 }
 
 static int is_plain(PyObject *const *change)
 {
-    return is_bytes_or_none(change[KEY]) && is_bytes_or_none(change[BEFORE]) &&
-           is_bytes_or_none(change[AFTER]) && is_bytes_or_none(change[OTHER_KEY]) &&
+    return is_bytes_or_none(change[KEY]) && is_row_or_none(change[BEFORE]) &&
+           is_row_or_none(change[AFTER]) && is_bytes_or_none(change[OTHER_KEY]) &&
            PyTuple_Check(change[UNCHANGED]) && PyUnicode_Check(change[OP]);
 }
 

@@ -23,6 +23,7 @@ from cdc.avro.written_schema import self_contained, table_of
 from cdc.avro_binary import bytes_at, long_at
 from cdc.errors import Rejected
 from cdc.event import Delivered, Record, TransactionMark
+from cdc.exact_row import EXACT_HEADER, texts_of, with_texts
 from cdc.fence import Watermark
 from cdc.position import Position, TransactionId
 from cdc.protocols import SchemaRegistry
@@ -113,6 +114,7 @@ class EventDecoder:
                 other_key = None
                 if headers:
                     unchanged, other_key = self._from_headers(headers, key)
+                    before, after = _with_texts(headers, before, after)
                 if not ours and after is not None and (op == "u" or other_key is not None):
                     unchanged = unavailable_columns(table, after)
                 collection = collections.get(topic) or self._collection(topic)
@@ -157,7 +159,7 @@ class EventDecoder:
     def values(self, table: Table, row: bytes) -> Mapping[str, object]:
         """A row's values by column name. Rejected when the bytes are no such row."""
         try:
-            return row_values(table, row)
+            return {**row_values(table, row), **texts_of(row)}
         except _TORN as error:
             raise Rejected(f"a row of {table.id} that cannot be read: {error}") from error
 
@@ -319,6 +321,15 @@ class EventDecoder:
         if schema is None:
             schema = self._schemas[schema_id] = self_contained(self._registry.schema(schema_id))
         return schema
+
+
+def _with_texts(
+    headers: Headers, before: bytes | None, after: bytes | None
+) -> tuple[bytes | None, bytes | None]:
+    for name, content in headers:
+        if name == EXACT_HEADER:
+            return with_texts(content, "before", before), with_texts(content, "after", after)
+    return before, after
 
 
 def _schema_id(framed: bytes) -> int:

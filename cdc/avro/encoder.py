@@ -13,7 +13,7 @@ from typing import Literal
 from cdc import __version__
 from cdc.avro.envelopes import Shared, envelopes, headers_of, native
 from cdc.avro.framing import frame
-from cdc.avro.names import topic_characters, topic_name
+from cdc.avro.names import AS_AVRO, NameAdjustment, topic_characters, topic_name
 from cdc.avro.packaged import packaged_schema, schema_text
 from cdc.avro.row_schema import key_schema, message_schema, value_schema
 from cdc.avro.source_bytes import TransactionBytes, optional_long, times
@@ -73,6 +73,7 @@ class EventEncoder:
         connector: str = "postgresql",
         clock: Callable[[], int] = time.time_ns,
         tombstones: bool = True,
+        names: NameAdjustment = AS_AVRO,
     ) -> None:
         self._prefix = topic_characters(prefix)
         self._constants = (version, connector, prefix, database)
@@ -83,6 +84,7 @@ class EventEncoder:
         self._connector = connector
         self._clock = clock
         self._tombstones = tombstones
+        self._names = names
         self._tables: dict[Table, _TableTopic] = {}
         self._topic_of: dict[str, TableId] = {}
         self._frames: dict[str, bytes] = {}
@@ -305,9 +307,9 @@ class EventEncoder:
             )
         key_id = None
         if table.key:
-            key_id = self._registry.register(f"{topic}-key", key_schema(topic, table))
+            key_id = self._registry.register(f"{topic}-key", key_schema(topic, table, self._names))
         value_id = self._registry.register(
-            f"{topic}-value", value_schema(topic, table, self._connector)
+            f"{topic}-value", value_schema(topic, table, self._connector, self._names)
         )
         return _TableTopic(table, topic, str(table.id), SchemaIds(key_id, value_id))
 

@@ -14,6 +14,7 @@ from cdc import accelerators
 from cdc.avro.source_bytes import LOW_DIGITS
 from cdc.avro_binary import HEADS, LONGS, SMALL, long_bytes
 from cdc.event import Change, Record
+from cdc.exact_row import ExactRow, exact_header
 
 UNCHANGED_HEADER = "cdc.unchanged"
 NEW_KEY_HEADER = "__debezium.newkey"
@@ -26,10 +27,15 @@ native: Final = accelerators.load("cdc.avro._envelope")
 
 
 def headers_of(
-    op: str, unchanged: tuple[str, ...], other_key: bytes | None, key_frame: bytes
+    op: str,
+    before: bytes | None,
+    after: bytes | None,
+    unchanged: tuple[str, ...],
+    other_key: bytes | None,
+    key_frame: bytes,
 ) -> Headers:
-    """The headers of an event whose row is not whole, or whose key changed."""
-    headers: list[tuple[str, bytes]] = []
+    """The headers of an event whose row is not whole or has texts beside it, or whose key changed."""
+    headers = list(exact_header(before, after))
     if unchanged:
         headers.append((UNCHANGED_HEADER, json.dumps(unchanged, ensure_ascii=False).encode()))
     if other_key is not None:
@@ -48,7 +54,9 @@ class Shared(NamedTuple):
     record: type[Record]
     topic: str
     partition: Callable[[str, bytes | None], int]
-    headers: Callable[[str, tuple[str, ...], bytes | None, bytes], Headers]
+    headers: Callable[
+        [str, bytes | None, bytes | None, tuple[str, ...], bytes | None, bytes], Headers
+    ]
     key_frame: bytes
     only_before: bytes
     only_after: bytes
@@ -126,8 +134,13 @@ def envelopes(
         )
         partition = partition_of(topic, framed_key)
         headers: Headers = ()
-        if unchanged or other_key is not None:
-            headers = headers_for(op, unchanged, other_key, key_frame)
+        if (
+            unchanged
+            or other_key is not None
+            or isinstance(after, ExactRow)
+            or isinstance(before, ExactRow)
+        ):
+            headers = headers_for(op, before, after, unchanged, other_key, key_frame)
         append(new(Record, (topic, partition, framed_key, value, headers, -1)))
         if after is None and tombstones and framed_key is not None:
             append(new(Record, (topic, partition, framed_key, None, headers, -1)))

@@ -18,7 +18,7 @@ from typing import Any
 
 import fastavro
 
-from cdc.avro.names import field_names, namespace
+from cdc.avro.names import AS_AVRO, NameAdjustment, field_names, namespace
 from cdc.avro.packaged import JsonSchema, packaged_schema, schema_text
 from cdc.table import AvroType, Column, Table
 
@@ -29,14 +29,11 @@ SOURCE_TYPE_PARAMETER = "cdc.source.type"
 COLUMN_NAME_PARAMETER = "__debezium.source.column.name"
 
 
-def key_schema(topic: str, table: Table) -> str:
+def key_schema(topic: str, table: Table, names: NameAdjustment = AS_AVRO) -> str:
     """The schema of the message key: record ``<topic>.Key`` with the key columns in key order."""
-    space = namespace(topic)
-    avro_names = dict(
-        zip(
-            (c.name for c in table.columns), field_names(c.name for c in table.columns), strict=True
-        )
-    )
+    space = namespace(topic, names.schemas)
+    columns = [column.name for column in table.columns]
+    avro_names = dict(zip(columns, field_names(columns, names.fields), strict=True))
     defined = set[str]()
     return schema_text(
         {
@@ -52,17 +49,19 @@ def key_schema(topic: str, table: Table) -> str:
     )
 
 
-def value_schema(topic: str, table: Table, connector: str = "postgresql") -> str:
+def value_schema(
+    topic: str, table: Table, connector: str = "postgresql", names: NameAdjustment = AS_AVRO
+) -> str:
     """The schema of the message value: record ``<topic>.Envelope``, in Debezium's order since 2.7."""
-    space = namespace(topic)
+    space = namespace(topic, names.schemas)
     defined = set[str]()
-    names = field_names(column.name for column in table.columns)
+    fields = field_names((column.name for column in table.columns), names.fields)
     row: JsonSchema = {
         "type": "record",
         "name": "Value",
         "fields": [
             _field(name, column, defined, with_source_type=True)
-            for name, column in zip(names, table.columns, strict=True)
+            for name, column in zip(fields, table.columns, strict=True)
         ],
         "connect.parameters": _table_parameters(table),
         "connect.name": f"{space}.Value",

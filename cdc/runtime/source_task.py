@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.encoder import EventEncoder
+from cdc.avro.names import NameAdjustment
 from cdc.config import MOST_MESSAGE_BYTES, ConnectorConfig
 from cdc.connector import Connector
 from cdc.errors import ConfigError, Unreachable
@@ -113,6 +114,9 @@ def capture_once(
             registry=patient,
             partition=Partitions(topics),
             partitions=topics.count,
+            names=NameAdjustment(
+                config["schema.name.adjustment.mode"], config["field.name.adjustment.mode"]
+            ),
             tombstones=config["tombstones.on.delete"],
         )
         heartbeat = Heartbeat(

@@ -26,10 +26,10 @@ from connectors.postgres.connection import connect
 from connectors.postgres.copy_out import copy_at_most, copy_rows
 from connectors.postgres.decoding import RowDecoder, Shapes
 from connectors.postgres.errors import translate
+from connectors.postgres.exact_rows import UnexpectedNull
 from connectors.postgres.publication import published
 from connectors.postgres.settings import SourceSettings
 from connectors.postgres.statements import raw
-from connectors.postgres.transcoder import UnexpectedNull
 
 _NOTHING = sql.SQL("")
 _KEYS_AT_FIRST = 64
@@ -47,7 +47,7 @@ class PostgresFencedReader:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._side: psycopg.Connection[Any] | None = None
-        self._shapes = Shapes(settings.columns)
+        self._shapes = Shapes(settings.columns, settings.handling)
 
     @contextmanager
     def read_range(

@@ -20,7 +20,7 @@ from connectors.postgres.codec import (
     connect,
     string_by,
 )
-from connectors.postgres.moments import clock, fraction_us, short_clock, zone_seconds
+from connectors.postgres.moments import clock, micros_of_clock, short_clock, zone_seconds
 
 TIME: Final = "io.debezium.time.Time"
 MICRO_TIME: Final = "io.debezium.time.MicroTime"
@@ -30,9 +30,9 @@ _US: Final = struct.Struct(">q")
 _ZONED: Final = struct.Struct(">qi")
 
 
-def time(pg_type: str, digits: int) -> Codec:
-    """Time of day: milliseconds for at most three digits of the second, else microseconds."""
-    unit = 1000 if digits <= 3 else 1
+def time(pg_type: str, *, in_millis: bool) -> Codec:
+    """Time of day, in milliseconds or in microseconds."""
+    unit = 1000 if in_millis else 1
     return Codec(
         pg_type=pg_type,
         avro=connect("int", TIME) if unit == 1000 else connect("long", MICRO_TIME),
@@ -54,7 +54,7 @@ def time(pg_type: str, digits: int) -> Codec:
             ("time_millis" if unit == 1000 else "time_micros", 0),
         ),
         to_text=lambda value: short_clock(_US.unpack(value)[0]).encode(),
-        from_text=lambda text: _US.pack(_micros(text.decode())),
+        from_text=lambda text: _US.pack(micros_of_clock(text.decode())),
         filler=b"\x00",
         scope={
             "unpack_time": struct.Struct(">iq").unpack_from,
@@ -70,13 +70,6 @@ def _millis(micros: int) -> int:
     if rest:
         raise Unfit("a time with more digits of the second than its column declares")
     return millis
-
-
-def _micros(text: str) -> int:
-    hours, minutes, *seconds = text.split(":")
-    whole, _, fraction = (seconds[0] if seconds else "0").partition(".")
-    micros = fraction_us(fraction.encode())
-    return ((int(hours) * 60 + int(minutes)) * 60 + int(whole)) * 1_000_000 + micros
 
 
 def zoned_time(pg_type: str, digits: int) -> Codec:
@@ -104,4 +97,4 @@ def _zoned_value(text: bytes) -> bytes:
     match = _ZONED_TEXT.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time with a zone: {text[:40]!r}")
-    return _ZONED.pack(_micros(match[1].decode()), -zone_seconds(match[2]))
+    return _ZONED.pack(micros_of_clock(match[1].decode()), -zone_seconds(match[2]))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cdc.avro_binary import (
@@ -33,13 +33,23 @@ from cdc.avro_binary import (
 )
 from cdc.table import AvroType
 
-PLACEHOLDER: Final = b"__debezium_unavailable_value"
-
 Convert = Callable[[bytes], bytes]
 
 
 class Unfit(ValueError):
-    """A value that its column's mapping cannot carry: it is never bent, the caller stops at it."""
+    """A value that its column's form cannot carry.
+
+    ``nearest`` are the Avro bytes of what comes nearest: the value itself has to stand beside the row. Without them
+    the caller stops at the value; it is never bent.
+    """
+
+    def __init__(self, why: str, nearest: bytes | None = None) -> None:
+        super().__init__(why)
+        self.nearest = nearest
+
+
+class Unread(ValueError):
+    """A binary form that is not understood here: the server can tell the value's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +84,11 @@ class Codec:
     """A type. ``pg_type`` is the type whose binary form this is: what a staging column is declared as.
 
     ``to_text`` and ``from_text`` convert between binary and PostgreSQL's text form.
-    ``filler`` is what stands in for a value that the log did not carry, ``placeholder`` for one it left unchanged
-    (None: the filler, or null where that may stand). ``null`` is what becomes of a NULL, with its tag (None: null).
+    ``filler`` is what stands in for a value that the log did not carry. ``placeholder`` makes the form of one that it
+    left unchanged, of the words chosen for that (None: the filler, or null where that may stand). ``null`` is what becomes of a NULL, with its tag (None: null).
     ``direct``: equal values have equal binary forms and equal hashes, so a digest takes the column as it is.
-    ``text_only``: the binary form is not understood; the value travels as text, and a binary one is refused.
+    ``text_only``: the binary form is not understood; a copy has to bring the value as text, in the log it is Unread.
+    ``spelled``: the Avro form is PostgreSQL's text itself.
     """
 
     pg_type: str
@@ -87,10 +98,11 @@ class Codec:
     to_text: Convert
     from_text: Convert
     filler: bytes
-    placeholder: bytes | None = None
+    placeholder: Convert | None = None
     direct: bool = False
     text_only: bool = False
     null: bytes | None = None
+    spelled: bool = False
     scope: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -99,6 +111,11 @@ read_size: Final = struct.Struct(">i").unpack_from
 
 SIZES: Final = tuple(map(pack_size, range(8192)))
 """Ready-made four-byte lengths."""
+
+
+def unread() -> None:
+    """Raise for a binary form that is not understood."""
+    raise Unread("the binary form of a type that is not understood")
 
 
 def wrong_size(size: int, expected: int) -> None:
@@ -117,6 +134,7 @@ SCOPE: Final[Mapping[str, object]] = {
     "pack_size": pack_size,
     "raw_at": raw_at,
     "read_size": read_size,
+    "unread": unread,
     "wrong_size": wrong_size,
 }
 """The names that every snippet may use."""
@@ -212,7 +230,7 @@ def text_like(pg_type: str, avro: AvroType = "string", *, direct: bool = False) 
         to_text=same,
         from_text=same,
         filler=b"\x00",
-        placeholder=bytes_bytes(PLACEHOLDER),
+        placeholder=bytes_bytes,
         direct=direct,
     )
 
@@ -228,7 +246,7 @@ def string_by(
         from_text,
         to_text=to_text,
         from_text=from_text,
-        placeholder=bytes_bytes(PLACEHOLDER),
+        placeholder=bytes_bytes,
     )
 
 
@@ -240,8 +258,9 @@ def converted(
     *,
     to_text: Convert,
     from_text: Convert,
-    placeholder: bytes | None = None,
+    placeholder: Convert | None = None,
     filler: bytes = b"\x00",
+    direct: bool = False,
 ) -> Codec:
     """A type of Avro's string or bytes, by functions.
 
@@ -256,8 +275,62 @@ def converted(
         from_text=from_text,
         filler=filler,
         placeholder=placeholder,
+        direct=direct,
         scope={"to_avro_@": to_avro, "from_content_@": from_content},
     )
+
+
+def unknown() -> Codec:
+    """A type of which only the text is known."""
+    return replace(text_like("text"), text_only=True, spelled=True)
+
+
+def lossy(
+    pg_type: str,
+    avro: AvroType,
+    out: Callable[[bytes], Any],
+    back: Callable[[Any], bytes],
+    like: Codec,
+) -> Codec:
+    """Another form of ``like``, an Avro int, long or double, that cannot carry every value.
+
+    ``out`` makes its number of a binary value, ``back`` a binary value of a number: where that is another one, the
+    value is Unfit.
+    """
+    write = struct.Struct("<d").pack if avro_primitive(avro) == "double" else long_bytes
+
+    def to_avro(value: bytes) -> bytes:
+        number = out(value)
+        written = write(number)
+        try:
+            exact = back(number) == value
+        except (ValueError, OverflowError):
+            exact = False
+        if not exact:
+            raise Unfit("a value that its column's form can only come near", written)
+        return written
+
+    is_double = avro_primitive(avro) == "double"
+    read = ("v, = unpack_double(r, p)", "p += 8") if is_double else READ_LONG
+    return replace(
+        like,
+        pg_type=pg_type,
+        avro=avro,
+        encode=Encode(TAKE, ("to_avro_@(f[q:o])",)),
+        decode=Decode((*read, "v = back_@(v)", "n = len(v)"), (SIZE, "v"), "v"),
+        filler=bytes(8) if avro_primitive(avro) == "double" else b"\x00",
+        placeholder=None,
+        scope={
+            "to_avro_@": to_avro,
+            "back_@": back,
+            "unpack_double": struct.Struct("<d").unpack_from,
+        },
+    )
+
+
+def avro_primitive(avro: AvroType) -> object:
+    """The type's name, whatever is said beside it."""
+    return avro if isinstance(avro, str) else avro["type"]
 
 
 def connect(avro: str, name: str, parameters: Mapping[str, str] | None = None) -> AvroType:

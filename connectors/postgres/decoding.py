@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from cdc.avro_binary import bytes_bytes
 from cdc.errors import Failed
 from cdc.event import Change
 from cdc.table import Column, Table, TableId
-from connectors.postgres.codec import Codec, encoder_of
+from connectors.postgres.codec import Codec, Unfit, encoder_of
 from connectors.postgres.column_rules import ColumnRules, check_covered
+from connectors.postgres.exact_rows import AskText, UnexpectedNull
+from connectors.postgres.handling import DEFAULT, Handling
 from connectors.postgres.masks import Mask
 from connectors.postgres.relation import Relation
-from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
+from connectors.postgres.transcoder import RowTranscoder
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import Attribute, codec_of, column_of
 
@@ -58,11 +61,20 @@ class RowDecoder:
     program: Any
 
     def __init__(
-        self, relation: Relation, hints: Hints, widened: set[str], known: Table | None = None
+        self,
+        relation: Relation,
+        hints: Hints,
+        widened: set[str],
+        known: Table | None = None,
+        *,
+        handling: Handling = DEFAULT,
+        ask: AskText | None = None,
     ) -> None:
         self.relation = relation
         self.hints = hints
         self._widened = widened
+        self._handling = handling
+        self._ask = ask
         self._key = hints.message_key or message_key(relation, hints.primary_key)
         self.table = self._shape(known)
 
@@ -164,7 +176,9 @@ class RowDecoder:
     @cached_property
     def _key_rows(self) -> RowTranscoder:
         by_name = {attribute.name: attribute for attribute in self.hints.attributes}
-        return RowTranscoder([by_name[name] for name in self._key], self._key)
+        return RowTranscoder(
+            [by_name[name] for name in self._key], self._key, handling=self._handling
+        )
 
     @cached_property
     def _keys(self) -> TupleTranscoder:
@@ -191,7 +205,9 @@ class RowDecoder:
             replace(attribute, not_null=False) if attribute.name in self._widened else attribute
             for attribute in self.hints.attributes
         ]
-        self._transcoder = RowTranscoder(attributes, self._key)
+        self._transcoder = RowTranscoder(
+            attributes, self._key, handling=self._handling, ask=self._ask
+        )
         self._stream_row = self._transcoder.stream_row
         self._old_row = self._transcoder.old_row
         columns = tuple(self._column(taken) for taken in attributes if not taken.excluded)
@@ -205,21 +221,29 @@ class RowDecoder:
     def _column(self, attribute: Attribute) -> Column:
         number = self.hints.numbers.get(attribute.name, 0)
         missing = self.hints.missing.get(attribute.name)
+        handling = self._handling.of_keys if attribute.name in self._key else self._handling
         return replace(
-            column_of(attribute),
+            column_of(attribute, handling),
             number=self.relation.oid << 16 | number if number else 0,
             # A masked column's rows are not as the source has them, older ones neither.
             missing=None
             if missing is None or attribute.mask is not None
-            else _avro(codec_of(attribute), missing),
+            else _avro(codec_of(attribute, handling), missing),
         )
 
 
 class Shapes:
-    """The relations met so far. The same `Table` object stands for a table as long as its shape holds."""
+    """The relations met so far. The same `Table` object stands for a table as long as its shape holds.
 
-    def __init__(self, rules: ColumnRules) -> None:
+    ``handling`` and ``ask``: as `RowTranscoder` takes them.
+    """
+
+    def __init__(
+        self, rules: ColumnRules, handling: Handling = DEFAULT, ask: AskText | None = None
+    ) -> None:
         self._rules = rules
+        self._handling = handling
+        self._ask = ask
         self._known: dict[TableId, RowDecoder] = {}
         self._widened: dict[TableId, set[str]] = {}
 
@@ -230,7 +254,14 @@ class Shapes:
         if known is not None and (known.relation, known.hints) == (relation, hints):
             return known
         widened = self._widened.setdefault(relation.id, set())
-        made = RowDecoder(relation, hints, widened, known.table if known else None)
+        made = RowDecoder(
+            relation,
+            hints,
+            widened,
+            known.table if known else None,
+            handling=self._handling,
+            ask=self._ask,
+        )
         self._known[relation.id] = made
         return made
 
@@ -246,7 +277,10 @@ class Shapes:
 
 def _selected(names: Sequence[str], as_text: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(
-        sql.SQL("{}::text" if name in as_text else "{}").format(sql.Identifier(name))
+        # As text by the type's own output function: a cast could be one that somebody has defined.
+        sql.SQL(
+            "CASE WHEN num_nulls({0}) = 0 THEN format('%s', {0}) END" if name in as_text else "{0}"
+        ).format(sql.Identifier(name))
         for name in names
     )
 
@@ -261,9 +295,16 @@ def message_key(relation: Relation, primary_key: Sequence[str]) -> tuple[str, ..
 
 
 def _avro(codec: Codec, text: str) -> bytes:
-    """A value's Avro bytes by its text."""
+    """A value's Avro bytes by its text, or the nearest that its form can say."""
+    if codec.spelled:
+        return bytes_bytes(text.encode())
     value = codec.from_text(text.encode())
-    return encoder_of(codec)(len(value).to_bytes(4, "big") + value, 0)[0]
+    try:
+        return encoder_of(codec)(len(value).to_bytes(4, "big") + value, 0)[0]
+    except Unfit as unfit:
+        if unfit.nearest is None:
+            raise
+        return unfit.nearest
 
 
 def _filled(frame: bytes, old: int, new: int) -> bytes:

@@ -22,9 +22,9 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from cdc.errors import Failed
 from cdc.table import Column, Table, TableId
+from connectors.postgres.forms import codec_of_column
 from connectors.postgres.masks import Mask
 from connectors.postgres.statements import qualified, raw
-from connectors.postgres.types import codec_of_column
 
 _SEEDS = (0x5EED_0F_CDC, -0x0DD_B175)
 _STRINGS = ("text", "character varying", "name", '"char"')

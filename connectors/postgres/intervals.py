@@ -1,7 +1,7 @@
-"""Intervals.
+"""Intervals, by ``interval.handling.mode``.
 
-An interval is Debezium's ``io.debezium.time.Interval`` string (its ``interval.handling.mode=string``): its default, a
-count of microseconds, takes a month for 30.4 days and loses which of the three parts of an interval held what.
+``string`` is Debezium's ``io.debezium.time.Interval``: every part of an interval. ``numeric``, Debezium's default, is
+its ``MicroDuration``: a month counts as 365.25 / 12 days, and all parts become one; what this cannot carry is Unfit.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import re
 import struct
 from typing import Final
 
-from connectors.postgres.codec import Codec, connect, string_by
+from cdc.avro_binary import LONG_MAX, LONG_MIN
+from connectors.postgres.codec import Codec, connect, lossy, string_by
 from connectors.postgres.moments import fraction_us
 
 INTERVAL: Final = "io.debezium.time.Interval"
+DURATION: Final = "io.debezium.time.MicroDuration"
+_DAYS_PER_MONTH: Final = 365.25 / 12
 
 _INTERVAL: Final = struct.Struct(">qii")
 _FOREVER: Final = _INTERVAL.pack((1 << 63) - 1, (1 << 31) - 1, (1 << 31) - 1)
@@ -23,6 +26,31 @@ _NEVER: Final = _INTERVAL.pack(-(1 << 63), -(1 << 31), -(1 << 31))
 def interval(pg_type: str) -> Codec:
     """Interval: ``P1Y2M3DT4H5M6.78S``, with every part; each part has its own sign."""
     return string_by(pg_type, interval_text, interval_value, avro=connect("string", INTERVAL))
+
+
+def interval_as_number(exact: Codec) -> Codec:
+    """About how many microseconds; in doubles, as Debezium's ``MicroDuration.durationMicros`` reckons."""
+
+    def micros_of(value: bytes) -> int:
+        if value in (_FOREVER, _NEVER):
+            return LONG_MAX if value == _FOREVER else LONG_MIN
+        micros, days, months = _INTERVAL.unpack(value)
+        sign = -1 if micros < 0 else 1
+        seconds, fraction = divmod(abs(micros), 1_000_000)
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        whole_days = months * _DAYS_PER_MONTH + days
+        number = ((whole_days * 24 + sign * hours) * 60 + sign * minutes) * 60
+        number += sign * (seconds + fraction / 1e6)
+        return max(LONG_MIN, min(LONG_MAX, int(number * 1e6)))
+
+    return lossy(
+        exact.pg_type,
+        connect("long", DURATION),
+        micros_of,
+        lambda micros: _INTERVAL.pack(micros, 0, 0),
+        exact,
+    )
 
 
 def interval_text(value: bytes) -> bytes:

@@ -16,7 +16,7 @@ from psycopg.sql import Literal as Quoted
 
 from cdc.avro_binary import PRESENT, bytes_bytes
 from cdc.table import AvroType
-from connectors.postgres.codec import PLACEHOLDER, READ_BYTES, TAKE, Codec, Decode, Encode, same
+from connectors.postgres.codec import READ_BYTES, TAKE, Codec, Decode, Encode, same
 
 Strategy = Literal["java", "plain"]
 """What of a string is hashed: its serialised Java object (Debezium's first version), or its UTF-8 bytes (``v2``)."""
@@ -137,7 +137,7 @@ def masked(mask: Mask) -> Codec:
         to_text=same,
         from_text=same,
         filler=b"\x00",
-        placeholder=bytes_bytes(PLACEHOLDER),
+        placeholder=bytes_bytes,
         null=PRESENT + to_avro(b"") if isinstance(mask, Stars) else None,
         scope={"masked_@": to_avro},
     )

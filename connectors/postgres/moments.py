@@ -111,6 +111,25 @@ def zone_seconds(zone: bytes) -> int:
     return -seconds if zone[:1] == b"-" else seconds
 
 
+_ISO_DAY: Final = re.compile(rb"([+-]?\d{4,})-(\d\d)-(\d\d)")
+
+
+def day_of_iso(text: bytes) -> int:
+    """Days since 2000 of an ISO date. ValueError for anything else."""
+    match = _ISO_DAY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a date: {text[:40]!r}")
+    return days_of(int(match[1]), int(match[2]), int(match[3]))
+
+
+def micros_of_clock(text: str) -> int:
+    """Microseconds since midnight of ``12:34:56.789`` or ``12:34``."""
+    hours, minutes, *seconds = text.split(":")
+    whole, _, fraction = (seconds[0] if seconds else "0").partition(".")
+    micros = fraction_us(fraction.encode())
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(whole)) * 1_000_000 + micros
+
+
 # --- PostgreSQL's own text (DateStyle ISO) ---------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cdc.errors import Rejected
 from cdc.event import Delivered
+from cdc.exact_row import ExactRow
 from cdc.table import Table
 from connectors.postgres.tuples import TupleTranscoder
 
@@ -89,7 +90,7 @@ class NetChanges:
         self.fresh: dict[bytes, Row] = {}
         self.states: dict[bytes, State] = {}
         self.expected: set[bytes] = set()
-        self.old_images: dict[bytes, bytes] = {}
+        self.old_images: dict[bytes, Row] = {}
         self._held: Delivered | None = None
         self._arrived: dict[bytes, tuple[int, bytes | None]] = {}
 
@@ -115,11 +116,11 @@ class NetChanges:
         elif event.unchanged:
             self._merge(key, event)
         elif key in self.fresh or (op != "u" and key not in self.states):
-            self.fresh[key] = event.after or b""
+            self.fresh[key] = self._whole(event.after or b"")
         else:
             if op == "u":
                 self._expect(key, event)
-            self.states[key] = event.after
+            self.states[key] = self._whole(event.after or b"")
         if op == "c" and event.other_key is not None and self.table.identity == "full":
             self._arrived[key] = (event.position.commit_lsn, event.after)
         return None
@@ -197,7 +198,7 @@ class NetChanges:
         if key not in self.states and event.xid:
             self.expected.add(key)
             if event.before is not None and self.table.identity == "full":
-                self.old_images[key] = event.before
+                self.old_images[key] = self._whole(event.before)
 
     def _delete(self, key: bytes, event: Delivered) -> None:
         if key in self.fresh:
@@ -217,6 +218,9 @@ class NetChanges:
             self.states[key] = row
         elif (older := self.states[key]) is not None:
             self.states[key] = row.over(self._as_pieces(older))
+
+    def _whole(self, row: bytes) -> Row:
+        return self._as_pieces(row) if isinstance(row, ExactRow) else row
 
     def _as_pieces(self, state: Row) -> Pieces:
         if isinstance(state, Pieces):

@@ -1,4 +1,4 @@
-"""Numeric and money: exact decimals.
+"""Numeric and money as exact decimals (``decimal.handling.mode=precise``).
 
 With a declared scale a value is Avro ``bytes`` with the logical type decimal, as Debezium has it; without, Debezium's
 ``VariableScaleDecimal``. What is not a number has no two's complement, so it is carried where one cannot be mistaken
@@ -223,43 +223,58 @@ def variable_binary(row: bytes, at: int) -> tuple[bytes, int]:
     return unscaled_binary(unscaled, scale), at
 
 
-def money() -> Codec:
-    """Money: 64 bits of hundredths. A currency with another fraction keeps its count of smallest units."""
+def money(digits: int) -> Codec:
+    """Money: 64 bits of hundredths, with this many digits behind the point.
+
+    A currency of another fraction keeps its count of smallest units.
+    """
+    unit: int = 10 ** abs(digits - 2)
+
+    def to_avro(value: bytes) -> bytes:
+        if len(value) != 8:
+            raise ValueError(f"money of {len(value)} bytes")
+        units = int.from_bytes(value, "big", signed=True)
+        if digits >= 2:
+            return _twos_complement(units * unit)
+        # Half up, away from zero, as Java rounds.
+        whole, rest = divmod(abs(units), unit)
+        nearest = whole + (2 * rest >= unit)
+        avro = _twos_complement(nearest if units >= 0 else -nearest)
+        if rest:
+            raise Unfit("money of more digits than money.fraction.digits", avro)
+        return avro
+
+    def from_content(content: bytes) -> bytes:
+        number = int.from_bytes(content, "big", signed=True)
+        units = number // unit if digits >= 2 else number * unit
+        return units.to_bytes(8, "big", signed=True)
+
     return Codec(
         pg_type="money",
-        avro=decimal_schema(2, None),
-        encode=Encode(TAKE, ("money_avro(f[q:o])",), ("money", 0)),
+        avro=decimal_schema(digits, None),
+        encode=Encode(TAKE, ("money_avro_@(f[q:o])",)),
         decode=Decode(
-            (*READ_BYTES, "v = money_binary(r[s:p])"),
+            (*READ_BYTES, "v = money_binary_@(r[s:p])"),
             (r"b'\x00\x00\x00\x08'", "v"),
             "v",
-            ("money", 0),
+            ("money", 0) if digits == 2 else ("call", 0),
         ),
-        to_text=_money_text,
-        from_text=_money_value,
+        to_text=money_text,
+        from_text=money_value,
         filler=b"\x02\x00",
-        scope={"money_avro": _money_avro, "money_binary": _money_binary},
+        scope={"money_avro_@": to_avro, "money_binary_@": from_content},
     )
 
 
-def _money_avro(value: bytes) -> bytes:
-    if len(value) != 8:
-        raise ValueError(f"money of {len(value)} bytes")
-    units = int.from_bytes(value, "big", signed=True)
-    return _twos_complement(units)
-
-
-def _money_binary(content: bytes) -> bytes:
-    return int.from_bytes(content, "big", signed=True).to_bytes(8, "big", signed=True)
-
-
-def _money_text(value: bytes) -> bytes:
+def money_text(value: bytes) -> bytes:
+    """Units and hundredths of money's binary form, without a currency."""
     units = int.from_bytes(value, "big", signed=True)
     sign = "-" if units < 0 else ""
     return f"{sign}{abs(units) // 100}.{abs(units) % 100:02d}".encode()
 
 
-def _money_value(text: bytes) -> bytes:
+def money_value(text: bytes) -> bytes:
+    """Binary form of money's text, whatever currency and separators it has."""
     digits = int(bytes(byte for byte in text if 48 <= byte <= 57))
     negative = b"-" in text or b"(" in text
     return (-digits if negative else digits).to_bytes(8, "big", signed=True)

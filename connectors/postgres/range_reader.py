@@ -10,16 +10,18 @@ from psycopg.sql import Composed
 
 from cdc.avro_binary import NULL, PRESENT
 from cdc.errors import Failed
+from cdc.exact_row import ExactRow
 from cdc.protocols import Bucket, Hashes
 from cdc.table import Column, KeyRange, Table, TableId
-from connectors.postgres.codec import encoder_of
+from connectors.postgres.codec import Unfit, encoder_of
 from connectors.postgres.digests import Digests, Present
 from connectors.postgres.errors import translated
+from connectors.postgres.forms import codec_of_column
 from connectors.postgres.masks import Mask
 from connectors.postgres.tuples import TupleTranscoder
-from connectors.postgres.types import codec_of_column
 
-ToAvro = Callable[[str], bytes]
+ToAvro = Callable[[str], tuple[bytes, bool]]
+"""A value's Avro bytes, and whether they are exact."""
 
 _MASK = (1 << 64) - 1
 _NO_MASKS: Mapping[str, Mask] = {}
@@ -164,25 +166,34 @@ class PostgresRangeReader:
         return {key: self._row_of(texts) for key, texts in self.texts(keys).items()}
 
     def _row_of(self, texts: Mapping[str, str | None]) -> bytes:
-        return b"".join(self._field(column, texts[column.name]) for column in self._table.columns)
+        fields: list[bytes] = []
+        beside: dict[str, str] = {}
+        for column in self._table.columns:
+            text = texts[column.name]
+            field, exact = self._field(column, text)
+            fields.append(field)
+            if text is not None and not exact:
+                beside[column.name] = text
+        row = b"".join(fields)
+        return ExactRow(row, beside) if beside else row
 
     def _key_of(self, texts: Sequence[str]) -> bytes:
         return b"".join(
-            self._value(column, text)
+            self._value(column, text)[0]
             for column, text in zip(self._table.key_columns, texts, strict=True)
         )
 
-    def _field(self, column: Column, text: str | None) -> bytes:
+    def _field(self, column: Column, text: str | None) -> tuple[bytes, bool]:
         if text is None:
             if not column.nullable:
                 raise Failed(
                     f"column {column.name} holds a NULL that the source's schema does not allow"
                 )
-            return NULL
-        value = self._value(column, text)
-        return PRESENT + value if column.nullable else value
+            return NULL, True
+        value, exact = self._value(column, text)
+        return PRESENT + value if column.nullable else value, exact
 
-    def _value(self, column: Column, text: str) -> bytes:
+    def _value(self, column: Column, text: str) -> tuple[bytes, bool]:
         to_avro = self._values.get(column.name)
         if to_avro is None:
             to_avro = self._values[column.name] = _to_avro(column)
@@ -235,8 +246,13 @@ def _to_avro(column: Column) -> ToAvro:
     codec = codec_of_column(column)
     encode = encoder_of(codec)
 
-    def to_avro(text: str) -> bytes:
+    def to_avro(text: str) -> tuple[bytes, bool]:
         binary = codec.from_text(text.encode())
-        return encode(len(binary).to_bytes(4, "big") + binary, 0)[0]
+        try:
+            return encode(len(binary).to_bytes(4, "big") + binary, 0)[0], True
+        except Unfit as unfit:
+            if unfit.nearest is None:
+                raise
+            return unfit.nearest, False
 
     return to_avro

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from cdc.errors import Failed
 from cdc.table import Table, TableId
+from connectors.postgres.forms import source_type_of
 from connectors.postgres.replica_columns import ColumnChanges, column_changes, widens
 from connectors.postgres.replica_ddl import (
     FoundColumn,
@@ -26,7 +27,6 @@ from connectors.postgres.replica_ddl import (
 )
 from connectors.postgres.replica_memory import RememberedColumn
 from connectors.postgres.statements import KeyColumn, StagedColumn, names, qualified, raw
-from connectors.postgres.types import source_type_of
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -259,7 +259,7 @@ def _drop_strictness(ddl: ReplicaDdl, table: Table, found: Mapping[str, FoundCol
 
 def _wanted(session: Session, table: Table, staged_types: Sequence[str]) -> dict[str, WantedColumn]:
     """The type to give each column: the source's, where the replica has it too, else the one it is staged as."""
-    sources = {c.name: c.source_type or source_type_of(c.avro) for c in table.columns}
+    sources = {column.name: source_type_of(column) for column in table.columns}
     known = session.execute(_TYPES, (list(sources), list(sources.values()), list(staged_types)))
     return {
         name: WantedColumn(sources[name], base, staged)

@@ -16,6 +16,7 @@ from cdc.fence import OUR_MESSAGES
 from cdc.setting_values import boolean, one_of, only, patterns, whole
 from cdc.table import TableId
 from connectors.postgres.column_rules import ColumnRules
+from connectors.postgres.handling import DEFAULT, Handling
 from connectors.postgres.setting_values import (
     identifier,
     listed,
@@ -26,6 +27,11 @@ from connectors.postgres.setting_values import (
 )
 from connectors.postgres.settings_of_columns import COLUMN_SETTINGS, column_rules
 from connectors.postgres.settings_of_debezium import FOREIGN
+from connectors.postgres.settings_of_values import (
+    DEBEZIUM_VALUE_DEFAULTS,
+    VALUE_SETTINGS,
+    handling_of,
+)
 from connectors.postgres.slot import Patience
 
 EventTrigger = Literal["auto", "require", "off"]
@@ -162,6 +168,7 @@ SOURCE_SETTINGS: tuple[Setting, ...] = (
         only("pgoutput", "it is built into every server"),
         "pgoutput",
     ),
+    *VALUE_SETTINGS,
     *FOREIGN,
 )
 
@@ -172,6 +179,7 @@ DEBEZIUM_DEFAULTS: Mapping[str, Any] = {
     "publication.name": "dbz_publication",
     "publication.autocreate.mode": "all_tables",
     "skipped.operations": "t",
+    **DEBEZIUM_VALUE_DEFAULTS,
 }
 """What a property left out means under Debezium's class name."""
 
@@ -257,6 +265,7 @@ class SourceSettings:
     heartbeat_query: str = ""
     slot_patience: Patience = Patience(8, 0.25)  # noqa: RUF009 - it is a tuple
     stream_options: Mapping[str, str] = field(default_factory=dict)
+    handling: Handling = DEFAULT
 
     @classmethod
     def of(cls, config: ConnectorConfig) -> SourceSettings:
@@ -302,6 +311,7 @@ class SourceSettings:
             ),
             copied=config["snapshot.mode"] != "no_data",
             widest=_FRAMES_TO_RECORDS * _most_message_bytes(config),
+            handling=handling_of(config),
         )
 
 

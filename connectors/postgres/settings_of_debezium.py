@@ -9,20 +9,10 @@ from __future__ import annotations
 from cdc.config import Setting
 from cdc.setting_values import only
 
-_ONE_FORM = "the form of values is fixed in this version"
 _FENCED = "the first copy runs in chunks beside the stream, without a lock"
 _TYPES = "every type is captured, the rest as text"
 
 _ONLY: tuple[tuple[str, str, str], ...] = (
-    ("decimal.handling.mode", "precise", _ONE_FORM),
-    ("time.precision.mode", "adaptive", _ONE_FORM),
-    ("hstore.handling.mode", "json", _ONE_FORM),
-    ("interval.handling.mode", "numeric", _ONE_FORM),
-    ("binary.handling.mode", "bytes", _ONE_FORM),
-    ("money.fraction.digits", "2", _ONE_FORM),
-    ("unavailable.value.placeholder", "__debezium_unavailable_value", _ONE_FORM),
-    ("schema.name.adjustment.mode", "avro", "names have to be valid in Avro"),
-    ("field.name.adjustment.mode", "avro", "names have to be valid in Avro"),
     ("provide.transaction.metadata", "true", "replicas apply whole transactions by it"),
     ("topic.delimiter", ".", "sinks find tables by topic names"),
     ("include.unknown.datatypes", "true", _TYPES),

@@ -34,6 +34,7 @@ from connectors.postgres.log import ReplicationLog, TooWide
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation
 from connectors.postgres.schema_history import SchemaHistory
+from connectors.postgres.server_texts import ServerTexts
 from connectors.postgres.settings import SourceSettings
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class PostgresSource:
         self._side: psycopg.Connection[Any] | None = None
         self._log: ReplicationLog | None = None
         self._decoder: Decoder | None = None
-        self._shapes = Shapes(settings.columns)
+        self._shapes = Shapes(settings.columns, settings.handling, ServerTexts(self._connection))
         self._history = SchemaHistory(self._shape_of, self._joins)
         self._added: set[TableId] = set()
 

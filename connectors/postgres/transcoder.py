@@ -13,9 +13,17 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from cdc import accelerators
-from cdc.avro_binary import NULL, PRESENT
+from cdc.avro_binary import NULL, PRESENT, bytes_bytes
 from cdc.errors import Failed
-from connectors.postgres.codec import Codec, compile_code, encoder_of, number
+from connectors.postgres.codec import Codec, Unfit, Unread, compile_code, encoder_of, number
+from connectors.postgres.exact_rows import (
+    AskText,
+    ExactRows,
+    ReadColumn,
+    UnexpectedNull,
+    torn,
+)
+from connectors.postgres.handling import DEFAULT, Handling
 from connectors.postgres.types import Attribute, codec_of
 
 StreamRow = Callable[[bytes, int], tuple[bytes, bytes, tuple[str, ...], int]]
@@ -25,20 +33,6 @@ native: Final = accelerators.load("connectors.postgres._transcoder")
 """The compiled form of all this; None where only Python's runs."""
 
 _NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
-
-
-class UnexpectedNull(Failed):
-    """A NULL in a column that the catalog called NOT NULL: the row schema has to be widened, and the row read again.
-
-    The log is the authority, the catalog a hint. ``column`` is the column's name.
-    """
-
-    def __init__(self, column: str) -> None:
-        super().__init__(f"column {column} is declared NOT NULL and holds a NULL")
-        self.column = column
-
-    def __reduce__(self) -> tuple[type[UnexpectedNull], tuple[str]]:  # type: ignore[override]
-        return type(self), (self.column,)
 
 
 class RowTranscoder:
@@ -58,23 +52,33 @@ class RowTranscoder:
 
     - ``copied(rows) -> [(key, row)]``: every tuple of a list, each from its beginning, by ``copy_row``.
 
+    A row with values that their columns' forms cannot carry is an `ExactRow`.
     Raises UnexpectedNull, and Failed for a value that the mapping cannot carry or a tuple that is torn.
+    ``handling`` is how values are represented; ``ask`` gives the text of a value whose binary form is not understood
+    (without it, such a value is Failed).
     ``compiled``: whether to use the accelerator, if there is one; ``program`` is its form of these functions.
     """
 
     def __init__(
-        self, columns: Sequence[Attribute], key: Sequence[str] = (), *, compiled: bool = True
+        self,
+        columns: Sequence[Attribute],
+        key: Sequence[str] = (),
+        *,
+        handling: Handling = DEFAULT,
+        ask: AskText | None = None,
+        compiled: bool = True,
     ) -> None:
-        made = _functions(tuple(columns), tuple(key), native if compiled else None)
+        accelerator = native if compiled else None
+        made = _functions(tuple(columns), tuple(key), handling, ask, accelerator)
         self.program = made.program
         self.stream_row: StreamRow = made.stream_row
         self.old_row: StreamRow = made.old_row
         self.copy_row: CopyRow = made.copy_row
         self.copied: Callable[[list[bytes]], list[tuple[bytes, bytes]]] = made.copied
         self.as_text: tuple[str, ...] = tuple(
-            column.name for column in columns if codec_of(column).text_only
+            column.name for column in columns if codec_of(column, handling).text_only
         )
-        """Columns to be read as ``column::text`` in COPY, and that a log with the option binary cannot carry."""
+        """Columns to be read as text in COPY."""
 
 
 class _Functions(NamedTuple):
@@ -87,28 +91,35 @@ class _Functions(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _functions(
-    columns: tuple[Attribute, ...], key: tuple[str, ...], compiled: ModuleType | None
+    columns: tuple[Attribute, ...],
+    key: tuple[str, ...],
+    handling: Handling,
+    ask: AskText | None,
+    compiled: ModuleType | None,
 ) -> _Functions:
     names = [column.name for column in columns]
     missing = set(key) - {column.name for column in columns if not column.excluded}
     if missing:
         raise Failed(f"key columns {sorted(missing)} are not among the table's columns {names}")
-    codecs = [codec_of(column) for column in columns]
+    read = [_read_column(column, handling, in_key=column.name in key) for column in columns]
+    codecs = [column.codec for column in read]
+    exact = ExactRows(read, key, ask)
     scope: dict[str, object] = {
-        "Failed": Failed,
         "StructError": struct.error,
+        "Unfit": Unfit,
+        "Unread": Unread,
         "UnexpectedNull": UnexpectedNull,
+        "exact_row": exact.row,
         "join": b"".join,
         "NAMES": tuple(names),
-        "torn": _torn,
-        "unread": _unread,
+        "torn": torn,
     }
-    for index, (column, codec) in enumerate(zip(columns, codecs, strict=True)):
+    for index, column in enumerate(read):
         at = number(str(index))
-        scope.update({at(name): value for name, value in codec.scope.items()})
-        scope[at("text_@")] = _text_reader(codec)
-        scope[at("absent_@")] = _absent(column, codec)
-        scope[at("null_@")] = codec.null
+        scope.update({at(name): value for name, value in column.codec.scope.items()})
+        scope[at("text_@")] = _text_reader(column.codec)
+        scope[at("absent_@")] = column.absent
+        scope[at("null_@")] = column.codec.null
     stream_row, old_row, copy_row = (
         compile_code(_source(columns, codecs, key, road), scope, road)
         for road in ("stream_row", "old_row", "copy_row")
@@ -116,10 +127,7 @@ def _functions(
     if compiled is None or not _plain(columns, codecs):
         return _Functions(stream_row, old_row, copy_row, _copied_by(copy_row))
     program = compiled.Program(
-        tuple(
-            _column_code(column, codec, in_key=column.name in key)
-            for column, codec in zip(columns, codecs, strict=True)
-        ),
+        tuple(_column_code(column) for column in read),
         tuple(names.index(name) for name in key),
         *(stream_row, old_row, copy_row),
     )
@@ -140,13 +148,32 @@ def _copied_by(copy_row: CopyRow) -> Callable[[list[bytes]], list[tuple[bytes, b
     return lambda rows: [(key, row) for row, key, _ in (copy_row(data, 0) for data in rows)]
 
 
-def _column_code(column: Attribute, codec: Codec, *, in_key: bool) -> tuple[object, ...]:
+def _read_column(column: Attribute, handling: Handling, *, in_key: bool) -> ReadColumn:
+    codec = codec_of(column, handling.of_keys if in_key else handling)
+    absent = codec.filler if column.not_null else NULL
+    if codec.placeholder is not None:
+        absent = codec.placeholder(handling.placeholder)
+        if not column.not_null:
+            absent = PRESENT + absent
+    return ReadColumn(
+        column.name,
+        column.type_oid,
+        not column.not_null,
+        in_key,
+        codec,
+        absent,
+        column.excluded,
+    )
+
+
+def _column_code(column: ReadColumn) -> tuple[object, ...]:
     """A column as the accelerator's Program takes it."""
+    codec = column.codec
     operation, parameter = codec.encode.native
     return (
         *(operation, parameter),
-        *(not column.not_null, in_key, codec.text_only),
-        *(column.name, _absent(column, codec), codec.filler),
+        *(column.nullable, column.in_key, codec.text_only),
+        *(column.name, column.absent, codec.filler),
         *(encoder_of(codec), _text_reader(codec)),
     )
 
@@ -185,8 +212,12 @@ def _source(
     body.append(f"return {row}, {key_bytes}, {'' if road == 'copy_row' else 'u, '}o")
     return [
         f"def {road}(f, o):",
+        "    begin = o",
         "    try:",
         *(f"        {line}" for line in body),
+        "    except (Unfit, Unread):",
+        f"        row, key, u, o = exact_row(f, begin, {road!r})",
+        f"        return row, key, {'' if road == 'copy_row' else 'u, '}o",
         "    except (ValueError, IndexError, StructError, OverflowError, KeyError) as error:",
         f"        raise torn(NAMES, error, {road!r}) from error",
     ]
@@ -224,6 +255,12 @@ def _column(index: int, column: Attribute, codec: Codec, road: str, *, in_key: b
         null = [f"t{index} = {NULL!r}", *(f"{variable} = b''" for variable in variables)]
         if codec.null is not None and road != "old_row":  # an old image lacks what is NULL there
             null = [f"t{index} = b''", f"{variables[0]} = null_{index}", *rest]
+    if codec.text_only and road != "copy_row":
+        value = ["unread()"]
+    elif codec.text_only:
+        value = [f"{variables[0]}, o = text_{index}(f, o)", *rest]
+        if not column.not_null:
+            value.append(f"t{index} = {PRESENT!r}")
     if road == "copy_row":
         # Only the length of a NULL, -1, begins with all bits set.
         return [
@@ -236,8 +273,6 @@ def _column(index: int, column: Attribute, codec: Codec, road: str, *, in_key: b
         ]
     if road == "old_row" and column.not_null and not in_key:
         null = [f"{variables[0]} = {codec.filler!r}", *rest]
-    if codec.text_only:
-        value = [f"raise unread(NAMES[{index}])"]
     other = [f"{variables[0]}, o = text_{index}(f, o + 1)", *rest]
     unchanged = ["o += 1", f"u += (NAMES[{index}],)", f"{variables[0]} = absent_{index}", *rest]
     if not column.not_null:
@@ -260,13 +295,6 @@ def _column(index: int, column: Attribute, codec: Codec, road: str, *, in_key: b
     ]
 
 
-def _absent(column: Attribute, codec: Codec) -> bytes:
-    """What stands in the row for a value that the log did not carry, with its tag."""
-    if column.not_null:
-        return codec.filler if codec.placeholder is None else codec.placeholder
-    return NULL if codec.placeholder is None else PRESENT + codec.placeholder
-
-
 def _text_reader(codec: Codec) -> Callable[[bytes, int], tuple[bytes, int]]:
     """Reads a value of kind ``t``: by way of its binary form, so that both kinds give the same bytes."""
     encode = encoder_of(codec)
@@ -274,21 +302,9 @@ def _text_reader(codec: Codec) -> Callable[[bytes, int], tuple[bytes, int]]:
     def read(frame: bytes, at: int) -> tuple[bytes, int]:
         start = at + 4
         end = start + int.from_bytes(frame[at:start], "big")
+        if codec.spelled:
+            return bytes_bytes(frame[start:end]), end
         value = codec.from_text(frame[start:end])
         return encode(len(value).to_bytes(4, "big") + value, 0)[0], end
 
     return read
-
-
-def _torn(names: Sequence[str], error: Exception, road: str) -> Failed:
-    return Failed(
-        f"a row of columns {', '.join(names)} cannot be read ({road}): {error}",
-        "exclude the column from capture, or change its type",
-    )
-
-
-def _unread(column: str) -> Failed:
-    return Failed(
-        f"column {column}: the binary form of its type is not understood",
-        "exclude the column from capture, or change its type",
-    )

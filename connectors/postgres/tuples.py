@@ -9,9 +9,11 @@ from typing import Final, NamedTuple
 
 from cdc import accelerators
 from cdc.errors import Failed, Rejected
+from cdc.exact_row import texts_of
 from cdc.table import Column
-from connectors.postgres.codec import Codec, compile_code, decoder_of, number
-from connectors.postgres.types import codec_of_column
+from connectors.postgres.arrays import array
+from connectors.postgres.codec import Codec, compile_code, decoder_of, number, text_like
+from connectors.postgres.forms import codec_of_column
 
 native: Final = accelerators.load("connectors.postgres._tuples")
 """The compiled form of all this; None where only Python's runs."""
@@ -30,6 +32,7 @@ class TupleTranscoder:
 
     - ``tuple_of(row)``: one tuple of COPY BINARY, its column count in front; ``tuples(rows)``: those of a list, one
       behind the other; ``headed(head, row)``: the tuple with ``head`` in place of its count.
+      None of them takes an ExactRow.
     - ``columns_of(row)``: each column's binary value, None for NULL.
     - ``key_tuple(key)``: the tuple of a key record, and ``key_columns_of(key)`` its values.
     - ``key_text(key)``: the key's values as PostgreSQL's text, to be used as parameters (``$1::bigint``).
@@ -55,15 +58,28 @@ class TupleTranscoder:
         self.tuple_of: Callable[[bytes], bytes] = made.tuple_of
         self.tuples: Callable[[list[bytes]], bytes] = made.tuples
         self.headed: Callable[[bytes, bytes], bytes] = made.headed
-        self.columns_of: Callable[[bytes], list[bytes | None]] = made.columns_of
+        self._columns_of = made.columns_of
+        self._places = {column.name: place for place, column in enumerate(columns)}
+        self._codecs = tuple(form.codec for form in forms)
         self.key_tuple: Callable[[bytes], bytes] = key_made.tuple_of
         self.key_columns_of: Callable[[bytes], list[bytes | None]] = key_made.columns_of
         self._key_codecs = tuple(form.codec for form in key_forms)
 
+    def columns_of(self, row: bytes) -> list[bytes | None]:
+        """Each column's binary value, None for NULL; of an ExactRow the exact ones."""
+        values = self._columns_of(row)
+        for name, text in texts_of(row).items():
+            place = self._places[name]
+            try:
+                values[place] = _as_staged(self._codecs[place]).from_text(text.encode())
+            except (ValueError, IndexError, struct.error, OverflowError) as error:
+                raise _rejected(error) from error
+        return values
+
     def key_text(self, key: bytes) -> tuple[str, ...]:
         """The key's values as PostgreSQL's text."""
         return tuple(
-            codec.to_text(value).decode()
+            _as_staged(codec).to_text(value).decode()
             for codec, value in zip(self._key_codecs, self.key_columns_of(key), strict=True)
             if value is not None
         )
@@ -155,6 +171,15 @@ def _source(forms: Sequence[_Form], name: str) -> list[str]:
         "    except (ValueError, IndexError, StructError, OverflowError, KeyError) as error:",
         "        raise rejected(error) from error",
     ]
+
+
+_STAGED_AS_TEXT: Final = text_like("text")
+_TEXTS: Final = array(_STAGED_AS_TEXT, 25)
+
+
+def _as_staged(codec: Codec) -> Codec:
+    """What a staging column of this codec's holds: the text of types that a replica casts from theirs."""
+    return {"text": _STAGED_AS_TEXT, "text[]": _TEXTS}.get(codec.pg_type, codec)
 
 
 def _rejected(error: Exception) -> Rejected:

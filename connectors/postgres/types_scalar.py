@@ -10,7 +10,6 @@ from cdc.avro_binary import bytes_bytes
 from cdc.table import AvroType
 from connectors.postgres.codec import (
     LENGTH,
-    PLACEHOLDER,
     READ_BYTES,
     READ_LONG,
     SIZE,
@@ -179,7 +178,7 @@ def binary() -> Codec:
         to_text=lambda value: b"\\x" + value.hex().encode(),
         from_text=_bytea_value,
         filler=b"\x00",
-        placeholder=bytes_bytes(PLACEHOLDER),
+        placeholder=bytes_bytes,
         direct=True,
     )
 
@@ -227,7 +226,7 @@ def versioned(pg_type: str, avro: AvroType) -> Codec:
         to_text=lambda value: value[1:],
         from_text=lambda text: b"\x01" + text,
         filler=b"\x00",
-        placeholder=bytes_bytes(PLACEHOLDER),
+        placeholder=bytes_bytes,
         scope={"unknown_version": _unknown_version},
     )
 

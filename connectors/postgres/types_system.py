@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from typing import Final
 
-from connectors.postgres.codec import Codec, string_by
+from connectors.postgres.codec import Codec, string_by, text_like
 
 
 def xid(pg_type: str, size: int) -> Codec:
@@ -72,6 +73,26 @@ def snapshot(pg_type: str) -> Codec:
         return struct.pack(f">i{len(xids) + 2}q", len(xids), int(low), int(high), *xids)
 
     return string_by(pg_type, to_text, from_text)
+
+
+def number_vector(code: str, element_oid: int) -> Codec:
+    """``int2vector`` and ``oidvector``: ``1 2 3``. The binary form is an array's, from index 0 on.
+
+    A replica gets the text: the server does not take its own binary form of an empty one.
+    """
+    size = struct.calcsize(code)
+    head = struct.Struct(">iiIii")
+
+    def to_text(value: bytes) -> bytes:
+        items = struct.iter_unpack(f">i{code}", value[head.size :])
+        return b" ".join(str(number).encode() for _, number in items)
+
+    def from_text(text: bytes) -> bytes:
+        numbers = [int(part) for part in text.split()]
+        items = b"".join(struct.pack(f">i{code}", size, number) for number in numbers)
+        return head.pack(1, 0, element_oid, len(numbers), 0) + items
+
+    return replace(string_by("text", to_text, from_text), decode=text_like("text").decode)
 
 
 _WEIGHTS: Final = "DCBA"

@@ -9,18 +9,11 @@ from typing import Any, Final
 import pytest
 
 from cdc.table import Column
+from connectors.postgres.forms import BASE_TYPE, codec_of_column, source_type_of, staged_type_of
 from connectors.postgres.intervals import interval_text, interval_value
 from connectors.postgres.transcoder import RowTranscoder
 from connectors.postgres.tuples import TupleTranscoder
-from connectors.postgres.types import (
-    SOURCE_TYPE,
-    Attribute,
-    codec_of,
-    codec_of_avro,
-    column_of,
-    source_type_of,
-    staged_type_of,
-)
+from connectors.postgres.types import Attribute, codec_of, column_of
 from connectors.postgres.types_scalar import double_text, real_text
 
 
@@ -109,8 +102,8 @@ def test_an_avro_form_is_debeziums_and_tells_its_type(spelled: str) -> None:
     column = column_of(attribute(spelled))
     assert column.avro == DEBEZIUM[spelled]
     assert column.source_type == spelled
-    assert source_type_of(column.avro) == spelled
-    assert codec_of_avro(column.avro).pg_type == spelled
+    assert source_type_of(column) == spelled
+    assert codec_of_column(column).pg_type == spelled
 
 
 @pytest.mark.parametrize(
@@ -126,9 +119,9 @@ def test_an_avro_form_is_debeziums_and_tells_its_type(spelled: str) -> None:
 )  # fmt: skip
 def test_the_exact_type_is_told_where_the_form_does_not(spelled: str) -> None:
     column = column_of(attribute(spelled))
-    assert source_type_of(column.avro) == spelled
+    assert source_type_of(column) == spelled
     assert staged_type_of(column) == spelled
-    assert codec_of_avro(column.avro).avro == codec_of(attribute(spelled)).avro
+    assert codec_of_column(column).avro == codec_of(attribute(spelled)).avro
 
 
 def test_a_type_of_the_users_is_told_and_staged_as_one_that_casts_to_it() -> None:
@@ -136,15 +129,15 @@ def test_a_type_of_the_users_is_told_and_staged_as_one_that_casts_to_it() -> Non
     price = attribute("price", oid=20_001, typtype="d", inner=attribute("numeric(8,2)"))
     text = attribute("citext", oid=20_002, type_name="citext")
     made = [column_of(each) for each in (mood, price, text)]
-    assert [source_type_of(column.avro) for column in made] == ["public.mood", "price", "citext"]
+    assert [source_type_of(column) for column in made] == ["public.mood", "price", "citext"]
     assert [staged_type_of(column) for column in made] == ["text", "numeric(8,2)", "text"]
-    assert made[0].avro == logical(
-        "string", "io.debezium.data.Enum", {"allowed": "sad,happy", SOURCE_TYPE: "public.mood"}
-    )
+    assert made[0].avro == logical("string", "io.debezium.data.Enum", {"allowed": "sad,happy"})
+    assert isinstance(made[1].avro, dict)
+    assert made[1].avro["connect.parameters"][BASE_TYPE] == "numeric(8,2)"
 
 
 def test_a_users_type_named_like_a_built_in_one_is_not_taken_for_it() -> None:
-    assert codec_of(attribute("numeric", oid=20_000, typtype="c")).text_only
+    assert codec_of(attribute("numeric", oid=20_000, typtype="c")).avro == "string"
 
 
 def test_a_type_that_is_not_understood_travels_as_text() -> None:
@@ -158,8 +151,8 @@ def test_a_type_that_is_not_understood_travels_as_text() -> None:
 
 def test_a_declared_array_of_arrays_is_its_literal() -> None:
     column = column_of(attribute("integer[]", dimensions=2))
-    assert column.avro == {"type": "string", "connect.parameters": {SOURCE_TYPE: "integer[]"}}
-    codec = codec_of_avro(column.avro)
+    assert column.avro == "string"
+    codec = codec_of_column(column)
     literal = b"[2:3][-1:0]={{1,2},{3,NULL}}"
     assert codec.pg_type == "integer[]"
     assert codec.to_text(codec.from_text(literal)) == literal
@@ -171,12 +164,12 @@ def test_what_debezium_left_untold_has_a_type_too() -> None:
         "io.debezium.data.geometry.Point": "point",
     }
     for reference, pg_type in forms.items():  # the second use of a record in a schema is its name
-        assert codec_of_avro(reference).pg_type == pg_type
+        assert staged_type_of(Column("v", reference, nullable=True)) == pg_type
     assert (
         staged_type_of(
             Column("v", logical("long", "io.debezium.time.MicroDuration"), nullable=True)
         )
-        == "bigint"
+        == "interval"
     )
 
 

@@ -20,8 +20,9 @@ from cdc.avro_binary import long_bytes
 from cdc.errors import Failed, Rejected
 from connectors.postgres.calendar import civil, days_of
 from connectors.postgres.decimals import numeric_value
+from connectors.postgres.exact_rows import UnexpectedNull
 from connectors.postgres.moments import FOREVER, NEVER
-from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull
+from connectors.postgres.transcoder import RowTranscoder
 from connectors.postgres.tuples import TupleTranscoder
 from connectors.postgres.types import Attribute, column_of
 

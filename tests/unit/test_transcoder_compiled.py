@@ -15,9 +15,10 @@ from cdc.table import TableId
 from connectors.postgres import pgoutput
 from connectors.postgres.decimals import numeric_value
 from connectors.postgres.decoding import Hints, RowDecoder
+from connectors.postgres.exact_rows import UnexpectedNull
 from connectors.postgres.pgoutput import Decoder
 from connectors.postgres.relation import Relation, RelationColumn
-from connectors.postgres.transcoder import RowTranscoder, UnexpectedNull, native
+from connectors.postgres.transcoder import RowTranscoder, native
 from connectors.postgres.types import Attribute
 
 pytestmark = pytest.mark.skipif(native is None, reason="there is no compiler here")

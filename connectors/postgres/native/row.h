@@ -68,9 +68,9 @@ static Outcome put_column(Bytes *to, const ColumnCode *column, Road road, PyObje
         if (column->nullable && put_byte(to, AVRO_PRESENT) < 0)
             return FAILED;
         value->start = to->size;
-        if (kind == 't')
+        if (kind == 't' || (column->text_only && road == COPY))
             outcome = put_by_call(to, column->text, frame, o, o + 4 + length);
-        else if (column->text_only && road != COPY)
+        else if (column->text_only)
             outcome = DOUBTFUL;
         else
             outcome = put_value(to, column, data + o + 4, length, frame, o);
