@@ -19,7 +19,7 @@ SWITCH = "CDC_PURE_PYTHON"
 
 _INCLUDE = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 
-OURS: Final[tuple[str, ...]] = ("cdc.avro._envelope",)
+OURS: Final[tuple[str, ...]] = ("cdc.avro._envelope", "cdc.avro._decoder")
 """The accelerators of this package; connectors name their own (`cdc.connector.Connector`)."""
 
 _why_not: dict[str, str] = {}

@@ -98,6 +98,6 @@ CONNECTOR = Connector(
     open_replica_side=_replica_side,
     check_source=_check_source,
     check_sink=_check_sink,
-    accelerators=("connectors.postgres._transcoder",),
+    accelerators=("connectors.postgres._transcoder", "connectors.postgres._tuples"),
     open_partition_store=_partition_store,
 )
