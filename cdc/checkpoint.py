@@ -65,6 +65,7 @@ class SourceCheckpoint:
     ``members`` are the marks of the tables' memberships in the publication (``Source.memberships``).
     ``skipped`` says which operations are not sent, as (LSN, operations): transactions that commit at or above the LSN
     go by it. A change takes effect where the log was when it was met, so a replay sends what was sent before.
+    ``memos`` are what the source wants to be told of each table's shape when the stream goes on from ``lsn``.
     ``topic_ids`` tells each pinned topic from one made again under its name.
     ``written`` is the highest LSN of a commit (or one below that of a fence: its record ends there) of which anything
     was handed to the producer by then, and
@@ -88,6 +89,7 @@ class SourceCheckpoint:
     written: int = 0
     marks: Mapping[str, int] = field(default_factory=dict)
     members: Mapping[TableId, str] = field(default_factory=dict)
+    memos: Mapping[TableId, str] = field(default_factory=dict)
 
     def skips(self, commit_lsn: int) -> str:
         """The operations that are not sent of a transaction that commits there (``skipped.operations``)."""
@@ -127,6 +129,7 @@ class SourceCheckpoint:
             "written": self.written,
             "marks": dict(self.marks),
             "members": [[*table, mark] for table, mark in self.members.items()],
+            "memos": [[*table, memo] for table, memo in self.memos.items()],
         }
 
     @classmethod
@@ -163,6 +166,7 @@ class SourceCheckpoint:
                 written=raw.get("written", 0),
                 marks=raw.get("marks", {}),
                 members={TableId(*table): mark for *table, mark in raw.get("members", ())},
+                memos={TableId(schema, name): memo for schema, name, memo in raw.get("memos", ())},
             )
         except (KeyError, TypeError) as error:
             raise ValueError("a torn source checkpoint") from error

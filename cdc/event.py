@@ -76,6 +76,8 @@ class SchemaChange(NamedTuple):
     - ``anew``: another table has its name; the former one's rows are gone. ``total_order`` is free for that.
     - ``gone``: it was dropped, renamed, or is captured no more.
     - ``joins``: it is one of those to capture, and was not before.
+
+    ``memo`` is what the source wants to be told of the shape when it starts behind this commit.
     """
 
     table: TableId
@@ -83,6 +85,7 @@ class SchemaChange(NamedTuple):
     lsn: int
     total_order: int
     shape: Table | None = None
+    memo: str = ""
 
 
 class Commit(NamedTuple):

@@ -159,7 +159,7 @@ class Capture:
 
     def _begin(self) -> None:
         self._open_copies()
-        self._source.start(self._delivery.stored.lsn)
+        self._source.start(self._delivery.stored.lsn, self._delivery.stored.memos)
 
     def _turn(self) -> None:
         busy = self._delivery.busy or self._backfill.busy
@@ -272,7 +272,7 @@ class Capture:
             self._forget(table)
             return
         if followed.shape is not None:
-            self._tell(table, lsn, shape=followed.shape)
+            self._tell(table, lsn, shape=followed.shape, memo=followed.memo)
         if followed.stale:
             log.warning("%s lost rows without events: cdc verify run --repair removes them", table)
             self._tell(table, lsn, phase="stale")
@@ -287,10 +287,11 @@ class Capture:
         *,
         phase: Literal["", "stale"] = "",
         shape: Table | None = None,
+        memo: str = "",
     ) -> None:
         name = f"schema-{table}-{lsn}{phase}"
         mark = Watermark(name, "mark", table, self._generation, lsn, {}, phase=phase, shape=shape)
-        self._mark(Step(lsn, watermark=mark))
+        self._mark(Step(lsn, watermark=mark, memos={table: memo} if memo else {}))
 
     def _forget(self, table: TableId) -> None:
         self._captured.discard(table)

@@ -293,6 +293,9 @@ def _with_tables(
         )
     marks = source.memberships()
     signals = tuple(signal for signal in checkpoint.signals if signal.table in backfills)
+    memos = {table: checkpoint.memos[table] for table in backfills if table in checkpoint.memos}
+    if memos.keys() != backfills.keys():
+        memos = {**source.memos(), **memos}
     floor = checkpoint.floor
     if grew or backfills.keys() != checkpoint.backfills.keys():
         floor = max(floor, source.snapshot().xmax)
@@ -300,6 +303,7 @@ def _with_tables(
         checkpoint,
         backfills=backfills,
         signals=signals,
+        memos=memos,
         floor=floor,
         members={table: marks[table] for table in backfills if table in marks},
         owner=names.owner.mark,

@@ -19,6 +19,7 @@ class Followed:
     """What the changes of one table come to. ``shape`` is None where the last one tells none."""
 
     shape: Table | None = None
+    memo: str = ""
     rewritten: bool = False
     stale: bool = False
     gone: bool = False
@@ -37,6 +38,7 @@ class SchemaChanges:
         """The next one of the transaction."""
         followed = self._tables.setdefault(change.table, Followed())
         followed.shape = change.shape or followed.shape
+        followed.memo = change.memo or followed.memo
         match change.what:
             case "shape":
                 pass

@@ -21,7 +21,7 @@ class Step:
 
     ``commit_lsn`` is 0 where it is no commit. What a fence or signal changes in the checkpoint takes effect when the
     checkpoint moves over it. ``gone`` are tables that there is nothing to read of any more: no copy of theirs is under
-    way and no signal of theirs is open from here on. ``settled`` is set when nothing more has to be acknowledged for it.
+    way and no signal of theirs is open from here on. ``memos`` see `cdc.checkpoint.SourceCheckpoint`. ``settled`` is set when nothing more has to be acknowledged for it.
     """
 
     lsn: int
@@ -32,6 +32,7 @@ class Step:
     finished: frozenset[str] = frozenset()
     gone: frozenset[TableId] = frozenset()
     settled: bool = False
+    memos: Mapping[TableId, str] = field(default_factory=dict)
 
     @property
     def brought_rows(self) -> bool:
@@ -46,8 +47,8 @@ class Step:
     @property
     def bare(self) -> bool:
         """Whether it says nothing but its place in the log."""
-        says = self.watermark or self.progress or self.new_signals or self.finished or self.gone
-        return self.settled and not says
+        changes = (self.progress, self.new_signals, self.finished, self.gone, self.memos)
+        return self.settled and not (self.watermark or any(changes))
 
 
 class SourceProgress:
@@ -111,9 +112,11 @@ class SourceProgress:
     def _take(self, step: Step) -> None:
         signals = {signal.id: signal for signal in self._checkpoint.signals + step.new_signals}
         backfills = {**self._checkpoint.backfills, **step.progress}
+        memos = {**self._checkpoint.memos, **step.memos}
         self._checkpoint = replace(
             self._checkpoint,
             backfills={t: b for t, b in backfills.items() if t not in step.gone},
+            memos={table: memo for table, memo in memos.items() if table not in step.gone},
             signals=tuple(
                 s
                 for s in signals.values()

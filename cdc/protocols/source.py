@@ -98,8 +98,15 @@ class Source(Protocol):
         """Drop the slot if it is there."""
         ...
 
-    def start(self, after: int) -> None:
-        """Begin to stream: every transaction that ends after ``after``, from its BEGIN on."""
+    def memos(self) -> Mapping[TableId, str]:
+        """What the log does not tell of each captured table's shape as it is now, for a later `start`."""
+        ...
+
+    def start(self, after: int, memos: Mapping[TableId, str]) -> None:
+        """Begin to stream: every transaction that ends after ``after``, from its BEGIN on.
+
+        ``memos`` are those that held there: by `memos`, then by each SchemaChange.
+        """
         ...
 
     def read(self, timeout: float) -> Sequence[Item]:

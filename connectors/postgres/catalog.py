@@ -15,7 +15,7 @@ from cdc.errors import Gone
 from cdc.table import Identity, TableId
 from connectors.postgres.attributes import TypedColumn, attributes_of
 from connectors.postgres.decoding import Hints
-from connectors.postgres.description import Description, describe
+from connectors.postgres.description import Description, Memo, describe
 from connectors.postgres.errors import translated
 from connectors.postgres.publication import published
 from connectors.postgres.relation import Relation, RelationColumn, identity_of
@@ -151,36 +151,49 @@ def unpublished_relation(
 
 
 def hints(
-    connection: psycopg.Connection[Any], relation: Relation, told: Description | None = None
+    connection: psycopg.Connection[Any],
+    relation: Relation,
+    told: Description | None = None,
+    memo: Memo | None = None,
 ) -> Hints:
     """What a relation of the log does not say of itself: by what the log ``told`` at its place, else by the catalog.
 
-    The catalog tells of now, not of then: a column that it does not have, or has with another type, may hold NULL.
+    The catalog tells of now, not of then: a column that it does not have, or has with another type or (as far as a
+    ``memo`` knows) another number, may hold NULL.
     """
     with translated(f"looking at {relation.id}"):
         found = told or describe(connection, relation.oid)
+        if told is None and memo is not None:
+            numbers, primary_key = memo
+        else:
+            numbers = found.numbers_of(relation) if found else {}
+            primary_key = found.primary_key if found else ()
         here = {column.name: column for column in found.columns} if found else {}
         columns, missing = [], {}
         for column in relation.columns:
             now = here.get(column.name)
-            same = now is not None and now.type_oid == column.type_oid
+            if now is not None and (
+                now.type_oid != column.type_oid
+                or numbers.get(column.name, now.number) != now.number
+            ):
+                now = None
             columns.append(
                 TypedColumn(
                     column.name,
                     column.type_oid,
                     column.typmod,
                     # What identifies a row is never NULL, whatever became of the column since.
-                    not_null=(now is not None and same and now.not_null)
+                    not_null=(now is not None and now.not_null)
                     or (column.in_identity and relation.identity != "full"),
-                    dimensions=now.dimensions if now is not None and same else 0,
+                    dimensions=now.dimensions if now is not None else 0,
                 )
             )
-            if now is not None and same and now.missing is not None:
+            if now is not None and now.missing is not None:
                 missing[column.name] = now.missing
         return Hints(
             attributes_of(connection, columns, found.labels if found else {}),
-            found.primary_key if found else (),
-            numbers=found.number_of(relation) if found else {},
+            primary_key,
+            numbers=numbers,
             missing=missing,
         )
 

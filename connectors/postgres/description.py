@@ -7,6 +7,8 @@ asked and inside the event trigger (`event_trigger`), whose messages carry it at
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -20,7 +22,7 @@ from connectors.postgres.relation import Relation, RelationColumn, identity_of
 EXPRESSION: Final = """
 json_build_object(
     'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'identity', c.relreplident,
-    'kind', c.relkind, 'partition', c.relispartition, 'logged', c.relpersistence = 'p', 'width', c.relnatts,
+    'kind', c.relkind, 'partition', c.relispartition, 'logged', c.relpersistence = 'p',
     'columns', (
         SELECT coalesce(json_agg(json_build_array(
             a.attnum, a.attname, a.atttypid::int8, a.atttypmod, a.attnotnull, a.attndims, a.attgenerated <> '',
@@ -71,7 +73,7 @@ class DescribedColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """``kind`` is ``r`` or, of a partitioned table, ``p``. ``width`` counts columns ever added. ``leaves`` are the partitions that hold a partitioned table's rows."""
+    """``kind`` is ``r`` or, of a partitioned table, ``p``. ``leaves`` are the partitions that hold a partitioned table's rows."""
 
     oid: int
     id: TableId
@@ -79,7 +81,6 @@ class Description:
     kind: str
     partition: bool
     logged: bool
-    width: int
     columns: tuple[DescribedColumn, ...]
     primary_key: tuple[str, ...]
     identity_key: tuple[str, ...]
@@ -96,7 +97,6 @@ class Description:
             kind=raw["kind"],
             partition=raw["partition"],
             logged=raw["logged"],
-            width=raw["width"],
             columns=tuple(DescribedColumn(*column) for column in raw["columns"]),
             primary_key=tuple(raw["key"]),
             identity_key=tuple(raw["identity_key"]),
@@ -132,29 +132,41 @@ class Description:
             and all((c.name, c.type_oid, c.typmod) in here for c in relation.columns)
         )
 
-    def number_of(self, relation: Relation) -> dict[str, int]:
-        """The number of each column of the log's description, as far as it can be told; it grows along the columns.
+    @property
+    def memo(self) -> str:
+        """What `remembered` makes a Memo of."""
+        numbers = ",".join(str(c.number) for c in self.columns if not c.generated)
+        return json.dumps([_mark(self.relation), numbers, list(self.primary_key)])
 
-        A column that is called otherwise by now, or gone, has the number that its neighbours leave for it.
-        """
-        columns = relation.columns
-        taken = {(c.name, c.type_oid): c.number for c in self.columns}
-        known = [taken.get((column.name, column.type_oid), 0) for column in columns]
-        if (met := [number for number in known if number]) != sorted(met):
+    def numbers_of(self, relation: Relation) -> Mapping[str, int]:
+        """The number of each column, if this is of the same moment; nothing otherwise."""
+        published = {column.name for column in relation.columns}
+        here = [column for column in self.columns if column.name in published]
+        if [(c.name, c.type_oid) for c in here] != [(c.name, c.type_oid) for c in relation.columns]:
             return {}
-        generated = {column.number for column in self.columns if column.generated}
-        start, below = 0, 0
-        for place in range(len(columns) + 1):
-            above = known[place] if place < len(columns) else self.width + 1
-            if not above:
-                continue
-            free = [n for n in range(below + 1, above) if n not in generated]
-            if len(free) == place - start:
-                known[start:place] = free
-            start, below = place + 1, above
-        return {
-            column.name: number for column, number in zip(columns, known, strict=True) if number
-        }
+        return {column.name: column.number for column in here}
+
+
+class Memo(NamedTuple):
+    """What has to be known of a table's shape at some place of the log, beside what the log says there."""
+
+    numbers: Mapping[str, int]
+    primary_key: tuple[str, ...]
+
+
+def remembered(memo: str, relation: Relation) -> Memo | None:
+    """What a description's memo says of this relation; None when it is of another shape of the table."""
+    mark, numbers, primary_key = json.loads(memo)
+    if mark != _mark(relation):
+        return None
+    names = (column.name for column in relation.columns)
+    return Memo(dict(zip(names, map(int, numbers.split(",")), strict=True)), tuple(primary_key))
+
+
+def _mark(relation: Relation) -> int:
+    """Tells the columns of one shape from those of another."""
+    columns = [(c.name, c.type_oid, c.typmod) for c in relation.columns]
+    return zlib.crc32(json.dumps([relation.oid, columns]).encode())
 
 
 def describe(connection: psycopg.Connection[Any], oid: int) -> Description | None:

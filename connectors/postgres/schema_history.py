@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from cdc.event import SchemaChange
 from cdc.table import Table, TableId
-from connectors.postgres.description import Description
+from connectors.postgres.description import Description, Memo, remembered
 from connectors.postgres.relation import Relation
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,20 @@ class SchemaHistory:
         self._shape_of = shape_of
         self._joins = joins
         self._told: dict[int, Description] = {}
+        self._memos: Mapping[TableId, str] = {}
         self._names: dict[int, TableId] = {}
         self._leaves: dict[int, frozenset[int]] = {}
         self._made_empty: set[int] = set()
 
-    def begin(self, names: Iterable[tuple[int, TableId]], roots: Iterable[Description]) -> None:
+    def begin(
+        self,
+        names: Iterable[tuple[int, TableId]],
+        roots: Iterable[Description],
+        memos: Mapping[TableId, str],
+    ) -> None:
         """A stream begins: what the catalog says of the captured tables, and of partitioned ones among them."""
         self._told = {}
+        self._memos = memos
         self._names = dict(names)
         self._leaves = {root.oid: root.leaves for root in roots}
 
@@ -45,6 +52,11 @@ class SchemaHistory:
         """What the log told of this relation, None when it told nothing yet."""
         told = self._told.get(relation.oid)
         return told if told is not None and told.fits(relation) else None
+
+    def memo(self, relation: Relation) -> Memo | None:
+        """What was known of this relation where the stream began, unless the log has told of it since."""
+        memo = self._memos.get(relation.id)
+        return remembered(memo, relation) if memo and relation.oid not in self._told else None
 
     def read(
         self, content: bytes, lsn: int, order: int, met: Container[int]
@@ -104,7 +116,7 @@ class SchemaHistory:
                 yield SchemaChange(now.id, "anew", lsn, order, shape)
         if self._joins(now):
             yield SchemaChange(now.id, "joins", lsn, order, shape)
-        yield SchemaChange(now.id, "shape", lsn, order, shape)
+        yield SchemaChange(now.id, "shape", lsn, order, shape, now.memo)
         if leaves_before - now.leaves:
             yield SchemaChange(now.id, "stale", lsn, order)
         if now.leaves - leaves_before - self._made_empty:

@@ -141,7 +141,14 @@ class PostgresSource:
         settings = self._settings
         slot.drop(self._connection(), settings.connector, settings.slot, settings.slot_patience)
 
-    def start(self, after: int) -> None:
+    def memos(self) -> Mapping[TableId, str]:
+        """By the catalog."""
+        side = self._connection()
+        with translated("describing the tables"):
+            found = [describe(side, table.oid) for table in self._selected()]
+        return {description.id: description.memo for description in found if description}
+
+    def start(self, after: int, memos: Mapping[TableId, str]) -> None:
         """START_REPLICATION; a predecessor's session that lingers in the slot is ended."""
         self._end_stream()
         side, settings = self._connection(), self._settings
@@ -153,6 +160,7 @@ class PostgresSource:
                 for table in selected
                 if table.partitioned and (found := describe(side, table.oid))
             ],
+            memos,
         )
         self._decoder = Decoder(
             self._describe,
@@ -252,7 +260,8 @@ class PostgresSource:
         return self._rows(relation, self._history.description(relation))
 
     def _rows(self, relation: Relation, told: Description | None = None) -> RowDecoder:
-        return self._shapes.rows(relation, catalog.hints(self._connection(), relation, told))
+        memo = self._history.memo(relation)
+        return self._shapes.rows(relation, catalog.hints(self._connection(), relation, told, memo))
 
     def _shape_of(self, described: Description) -> Table | None:
         relation = described.relation

@@ -38,7 +38,7 @@ def writer(source_dsn: str) -> Iterator[Connection]:
 def source(source_dsn: str, writer: Connection) -> Iterator[PostgresSource]:
     opened = open_source(source_config(source_dsn))
     opened.prepare()
-    opened.start(opened.create_slot())
+    opened.start(opened.create_slot(), {})
     yield opened
     opened.drop_slot()
     opened.close()

@@ -35,7 +35,7 @@ def source(source_dsn: str, writer: Connection) -> Iterator[PostgresSource]:
     """Prepared, with a slot, streaming from its beginning."""
     opened = open_source(source_config(source_dsn))
     opened.prepare()
-    opened.start(opened.create_slot())
+    opened.start(opened.create_slot(), {})
     yield opened
     opened.drop_slot()  # waits for the server to let go of it, as a fresh DROP DATABASE would not
     opened.close()
@@ -116,7 +116,7 @@ def test_a_truncate_of_two_tables_takes_two_numbers(source_dsn: str, writer: Con
     writer.execute("CREATE TABLE u (id int PRIMARY KEY)")
     opened = open_source(source_config(source_dsn))
     opened.prepare()
-    opened.start(opened.create_slot())
+    opened.start(opened.create_slot(), {})
     writer.execute("TRUNCATE t, u")
     found = [item for item in read_to_now(opened) if isinstance(item, Truncate)]
     assert sorted(str(item.table.id) for item in found) == ["public.t", "public.u"]
@@ -165,9 +165,9 @@ def test_a_start_after_the_end_lsn_does_not_repeat_and_after_the_commit_lsn_does
 ) -> None:
     writer.execute("INSERT INTO t VALUES (1, 'x', NULL)")
     (commit,) = (item for item in read_to_now(source) if isinstance(item, Commit))
-    source.start(commit.end_lsn)
+    source.start(commit.end_lsn, {})
     assert changes(read_to_now(source)) == []
-    source.start(commit.commit_lsn)
+    source.start(commit.commit_lsn, {})
     assert len(changes(read_to_now(source))) == 1
 
 
@@ -177,7 +177,7 @@ def test_a_start_below_what_was_confirmed_is_forwarded_so_the_slot_tells(
     writer.execute("INSERT INTO t VALUES (1, 'x', NULL)")
     (commit,) = (item for item in read_to_now(source) if isinstance(item, Commit))
     source.confirm(commit.end_lsn)
-    source.start(0)
+    source.start(0, {})
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         found = source.slot()
@@ -198,7 +198,7 @@ def test_confirm_never_moves_back_and_confirms_nothing_by_itself(
     read_to_now(source)
     source.keep_alive()
     assert before is not None
-    source.start(before.confirmed)
+    source.start(before.confirmed, {})
     after = source.slot()
     assert after is not None
     assert after.confirmed == before.confirmed
@@ -299,7 +299,7 @@ def test_a_lingering_session_of_our_own_is_ended(
 ) -> None:
     writer.execute("INSERT INTO t VALUES (1, 'x', NULL)")
     successor = open_source(source_config(source_dsn))
-    successor.start(0)
+    successor.start(0, {})
     assert len(changes(read_to_now(successor))) == 1
     with pytest.raises(Unreachable):
         read_until(source, lambda _: False, seconds=5)
@@ -315,7 +315,7 @@ def test_a_slot_in_use_by_somebody_else_names_the_pid(
     )
     object.__setattr__(other._settings, "connector", "another")
     with pytest.raises(Unreachable, match=r"is in use by pid \d+ \(cdc/orders/log\)"):
-        other.start(0)
+        other.start(0, {})
     other.close()
 
 

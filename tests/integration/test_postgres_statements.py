@@ -38,7 +38,7 @@ def streaming(source_dsn: str, writer: Connection) -> Iterator[Any]:
         source = open_source(source_config(source_dsn, **given))
         opened.append(source)
         source.prepare()
-        source.start(source.create_slot())
+        source.start(source.create_slot(), {})
         return source
 
     yield stream
@@ -157,7 +157,7 @@ def test_a_prepared_transaction_comes_whole_at_its_commit(
     before = read_to_now(source)
     assert [change.key for change in changes(before)] == [b"\x04"]
     source.confirm(commits(before)[-1].end_lsn)
-    source.start(commits(before)[-1].end_lsn)  # a restart while it is open
+    source.start(commits(before)[-1].end_lsn, {})  # a restart while it is open
     writer.execute(f"COMMIT PREPARED '{gid}'")
     after = read_to_now(source)
     assert [change.key for change in changes(after)] == [b"\x02"]

@@ -115,7 +115,6 @@ def _changed_at_random(pipeline: Pipeline, seed: int, seconds: float, kills: int
         raise
 
 
-@pytest.mark.matrix
 def test_tables_that_change_at_random(make_pipeline: MakePipeline, seed: int) -> None:
     _changed_at_random(make_pipeline(sink={"schema.evolution": "full"}), seed, 6, 2)
 

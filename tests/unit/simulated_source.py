@@ -8,7 +8,7 @@ for. Rows have two columns; an update may leave the second one out of the log, a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -390,7 +390,10 @@ class SimulatedSource:
     def drop_slot(self) -> None:
         self.slot_at = None
 
-    def start(self, after: int) -> None:
+    def memos(self) -> Mapping[TableId, str]:
+        return {}
+
+    def start(self, after: int, memos: Mapping[TableId, str]) -> None:
         assert self.slot_at is not None
         assert after >= self.slot_at, "the slot has moved past what is stored"
         begun = 0
