@@ -37,7 +37,8 @@ def column_changes(
         if found.get(name) == column.own and column.number
     }
     numbers = {column.number for column in wanted}
-    another_table = not {n >> 16 for n in still.values()} <= {n >> 16 for n in numbers}
+    tables = {number >> 16 for number in numbers if number}
+    another_table = bool(tables) and not {n >> 16 for n in still.values()} <= tables
     if 0 in numbers or another_table:
         names = {column.name for column in wanted}
         return ColumnChanges(
