@@ -29,10 +29,11 @@ class BackfillProgress:
 
     ``remaining`` are the stretches of its keys whose rows are not all on the topics, each read by a chain of its own.
     ``key`` is what their bounds are encoded by: under another key they mean nothing.
-    ``opened`` is the LSN of the fence that opened it, 0 while it waits.
+    ``opened`` is the LSN of the fence that opened it, 0 while it waits. ``stale``: its changes are not sent, because
+    the registry does not take its row schema, until a copy is asked for.
     """
 
-    state: Literal["waiting", "running", "done"]
+    state: Literal["waiting", "running", "done", "stale"]
     remaining: tuple[KeyRange, ...] = (KeyRange(),)
     opened: int = 0
     rows: int = 0

@@ -59,6 +59,10 @@ class Refused(CdcError):
     exit_status = EXIT_REFUSED
 
 
+class Incompatible(Refused):
+    """The registry does not take a table's new row schema, by its subject's compatibility rule."""
+
+
 class Fenced(CdcError):
     """Stop this owner at once: a newer one has taken its place. Nothing it began takes effect."""
 

@@ -284,6 +284,10 @@ class EventEncoder:
 
     # --- schemas ---------------------------------------------------------------------------------------------
 
+    def register(self, table: Table) -> None:
+        """Register the schemas of the table's topic, unless they are."""
+        self._registered(table)
+
     def _table_topic(self, table: Table, shared: TransactionBytes) -> _TableTopic:
         topic = self._registered(table)
         if topic.shared is not shared:

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from cdc.errors import CdcError, ConfigError, Failed, Refused, Rejected, Unreachable
+from cdc.errors import CdcError, ConfigError, Failed, Incompatible, Rejected, Unreachable
 
 _JSON = "application/vnd.schemaregistry.v1+json"
 _TIMEOUT = 10.0
@@ -75,7 +75,7 @@ class Registry:
     def register(self, subject: str, schema: str) -> int:
         """The id of this Avro schema (JSON text) under the subject; registered if it was not.
 
-        Refused for one that the subject's compatibility rule forbids, Unreachable when no registry answers.
+        Incompatible for one that the subject's compatibility rule forbids, Unreachable when no registry answers.
         """
         known = self._ids.get((subject, schema))
         if known is not None:
@@ -165,9 +165,10 @@ class _Answered(Exception):
                 f"{doing}: {self}", "check basic.auth.user.info and what that user may do"
             )
         if self.status == 409:
-            return Refused(
+            return Incompatible(
                 f"the schema is not compatible with what {subject} holds: {self.message}",
-                "undo the change of the table, or relax the compatibility of this subject in the registry",
+                "undo the change of the table, relax the compatibility of this subject in the registry, or set"
+                " schema.incompatible=stale to go on without the table",
             )
         return Failed(f"{doing}: {self}", "check the registry's address and its log")
 

@@ -72,7 +72,7 @@ class Backfill:
         self._run = uuid.uuid4().hex[:12]
         self._asked = 0
         for table, entry in self._progress.items():
-            if entry.state != "done":
+            if entry.state not in ("done", "stale"):
                 self._copies[table] = Copy.resumed(table, entry, readers.count)
 
     @property
@@ -273,14 +273,23 @@ class Backfill:
 
     def give_up(self, table: TableId) -> None:
         """Nothing of the table is read any more; an amendment says so."""
+        self._leave(table)
+        self._progress.pop(table, None)
+        self._amendments.append(Amendment(gone=frozenset({table})))
+
+    def stale(self, table: TableId) -> Mapping[TableId, BackfillProgress]:
+        """Nothing of the table is read until its copy is opened again; its progress from here."""
+        self._leave(table)
+        self._progress[table] = BackfillProgress("stale")
+        return {table: self._progress[table]}
+
+    def _leave(self, table: TableId) -> None:
         self._drop_copy(table)
         for fence, flight in list(self._flights.items()):
             if flight.job.table == table:
                 del self._flights[fence]
                 self._judge.unwatch(table)
-        self._progress.pop(table, None)
         self._rereads.forget({signal.id for signal in self._rereads.of(table)})
-        self._amendments.append(Amendment(gone=frozenset({table})))
 
     def _ask_again(self, flight: Flight) -> None:
         if flight.chain is None:

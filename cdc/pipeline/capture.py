@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
-from cdc.checkpoint import Pin, SourceCheckpoint
+from cdc.checkpoint import BackfillProgress, Pin, SourceCheckpoint
 from cdc.errors import Unreachable
 from cdc.event import (
     Begin,
@@ -37,6 +38,7 @@ from cdc.pipeline.delivery import Delivery
 from cdc.pipeline.fences import FenceJudge
 from cdc.pipeline.reading import Readers
 from cdc.pipeline.requests import request_of
+from cdc.pipeline.row_schemas import RowSchemas
 from cdc.pipeline.schema_changes import Followed, SchemaChanges
 from cdc.pipeline.source_progress import Step
 from cdc.protocols import CheckpointTopic, EventEncoder, Source, TopicWriter
@@ -44,6 +46,7 @@ from cdc.table import Table, TableId
 
 log = logging.getLogger(__name__)
 
+_NONE: Mapping[TableId, BackfillProgress] = MappingProxyType({})
 _LOOK_SECONDS = 0.5
 _PATIENCE = 0.1
 _PATIENCE_WHEN_BUSY = 0.005
@@ -70,8 +73,8 @@ class Capture:
 
     ``partitions`` gives a topic's partition count, making the topic where it is missing; ``pinned`` tells all topics
     that it was asked for. Where checkpoints are atomic, records and checkpoint are committed after ``commit_seconds``, at
-    the end of a source transaction. ``heartbeat`` gives the records of a heartbeat that is due. The source is started
-    here; its owner closes it.
+    the end of a source transaction. ``heartbeat`` gives the records of a heartbeat that is due. For
+    ``stale_if_incompatible`` see `RowSchemas`. The source is started here; its owner closes it.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Capture:
         most_rows: int = MOST_ROWS,
         commit_seconds: float = 0.1,
         heartbeat: Callable[[], Sequence[Record]] = tuple,
+        stale_if_incompatible: bool = False,
     ) -> None:
         self._prefix = prefix
         self._source = source
@@ -124,6 +128,8 @@ class Capture:
         self._skipped = ""
         self._captured = set(checkpoint.backfills)
         self._schema_changes = SchemaChanges()
+        stale = [t for t, progress in checkpoint.backfills.items() if progress.state == "stale"]
+        self._row_schemas = RowSchemas(encoder, stale, tolerant=stale_if_incompatible)
         self._look_due = 0.0
         self._floor_passed = -1
         self._floor_look_due = 0.0
@@ -203,10 +209,11 @@ class Capture:
                     self._delivery.end()
                     for table, followed in self._schema_changes.take():
                         self._follow(table, followed, item.end_lsn)
+                    self._tell_stale(item.end_lsn)
                     self._delivery.between()
                 case Truncate():
                     self._judge.truncated(item.table.id)
-                    if "t" not in self._skipped:
+                    if "t" not in self._skipped and self._row_schemas.take(item.table):
                         self._delivery.write(self._encoder.truncate(item))
                 case SchemaChange():
                     self._schema_change(item)
@@ -220,10 +227,11 @@ class Capture:
 
     def _changes(self, changes: list[Change]) -> None:
         self._judge.changed(changes)
-        self._delivery.write(self._encoder.changes(changes))
-        self.statistics.events += len(changes)
+        sent = self._row_schemas.sent(changes)
+        self._delivery.write(self._encoder.changes(sent))
+        self.statistics.events += len(sent)
         moved: dict[TableId, list[Change]] = {}
-        for change in changes:
+        for change in sent:
             if change.unchanged and change.other_key is not None and change.key is not None:
                 moved.setdefault(change.table.id, []).append(change)
         for table, rows in moved.items():
@@ -256,8 +264,9 @@ class Capture:
         self._schema_changes.add(change)
         if change.what == "anew" and change.shape is not None:
             self._judge.truncated(change.table)
-            truncate = Truncate(change.shape, change.lsn, change.total_order)
-            self._delivery.write(self._encoder.truncate(truncate))
+            if self._row_schemas.take(change.shape):
+                truncate = Truncate(change.shape, change.lsn, change.total_order)
+                self._delivery.write(self._encoder.truncate(truncate))
 
     def _follow(self, table: TableId, followed: Followed, lsn: int) -> None:
         """Behind a commit that changed the table."""
@@ -271,12 +280,14 @@ class Capture:
             self._tell(table, lsn, phase="stale")
             self._forget(table)
             return
-        if followed.shape is not None:
+        if self._row_schemas.stale(table):
+            return
+        if followed.shape is not None and self._row_schemas.take(followed.shape):
             self._tell(table, lsn, shape=followed.shape, memo=followed.memo)
         if followed.stale:
             log.warning("%s lost rows without events: cdc verify run --repair removes them", table)
             self._tell(table, lsn, phase="stale")
-        if followed.rewritten:
+        if followed.rewritten and not self._row_schemas.stale(table):
             log.warning("%s has values that no event tells: it is copied anew", table)
             self._admit(self._backfill.open(table, lsn))
 
@@ -288,10 +299,16 @@ class Capture:
         phase: Literal["", "stale"] = "",
         shape: Table | None = None,
         memo: str = "",
+        progress: Mapping[TableId, BackfillProgress] = _NONE,
     ) -> None:
         name = f"schema-{table}-{lsn}{phase}"
         mark = Watermark(name, "mark", table, self._generation, lsn, {}, phase=phase, shape=shape)
-        self._mark(Step(lsn, watermark=mark, memos={table: memo} if memo else {}))
+        memos = {table: memo} if memo else {}
+        self._mark(Step(lsn, watermark=mark, memos=memos, progress=progress))
+
+    def _tell_stale(self, lsn: int) -> None:
+        for table in self._row_schemas.newly_stale():
+            self._tell(table, lsn, phase="stale", progress=self._backfill.stale(table))
 
     def _forget(self, table: TableId) -> None:
         self._captured.discard(table)
@@ -332,8 +349,9 @@ class Capture:
         elif signal.type == "add":
             self._add(signal, lsn)
         elif signal.type == "backfill":
+            self._row_schemas.again(signal.table)
             self._admit(self._backfill.open(signal.table, lsn, signal.id))
-        else:
+        elif not self._row_schemas.stale(signal.table):
             self._mark(Step(lsn, new_signals=self._backfill.take(signal), settled=True))
 
     def _add(self, signal: Signal, lsn: int) -> None:
@@ -342,21 +360,25 @@ class Capture:
             log.info("%s is captured already", signal.table)
             return
         log.info("%s joins", signal.table)
+        self._captured.add(signal.table)
         self._judge.raise_floor(self._source.snapshot().xmax)
         self._admit(self._backfill.open(signal.table, lsn, signal.id))
 
     def _admit(self, admission: Admission) -> None:
         """Rows of a fence are a transaction of their own, just below the fence."""
         mark = admission.watermark
+        if mark.shape is not None and not self._row_schemas.take(mark.shape):
+            mark = replace(mark, shape=None)
         if admission.changes or admission.withdrawn:
             self._encoder.begin(0, mark.lsn - 1, time.time_ns() // 1000, "incremental")
         self._delivery.at(mark.lsn - 1)
         if admission.withdrawn:
             self._delivery.write(self._encoder.withdraw())
         if admission.changes:
-            self._delivery.write(self._encoder.changes(admission.changes))
+            sent = self._row_schemas.sent(admission.changes)
+            self._delivery.write(self._encoder.changes(sent))
             self._delivery.write(self._encoder.end())
-            self.statistics.backfilled += len(admission.changes)
+            self.statistics.backfilled += len(sent)
         if mark.phase in ("open", "final"):
             log.info("backfill of %s: %s", mark.table, "begins" if mark.phase == "open" else "done")
         self._mark(
@@ -368,6 +390,7 @@ class Capture:
                 finished=admission.finished,
             )
         )
+        self._tell_stale(mark.lsn)
 
     def _amend(self) -> None:
         """Reads that can never be made as they were asked for change the checkpoint, from here on in the log."""

@@ -47,6 +47,10 @@ class EventEncoder(Protocol):
         """The events that follow belong to this transaction (for a fence's rows: xid 0, the LSN before H)."""
         ...
 
+    def register(self, table: Table) -> None:
+        """Register its schemas, unless they are: Incompatible where its subjects' rule forbids them, Unreachable."""
+        ...
+
     def changes(self, changes: Sequence[Change]) -> list[Record]:
         """Records in order; a delete is followed by its tombstone. The first of a transaction brings BEGIN along.
 

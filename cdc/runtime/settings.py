@@ -57,6 +57,12 @@ def _support(raw: Any) -> str:
     return str(raw)
 
 
+def _incompatible(raw: Any) -> str:
+    if str(raw) not in ("stop", "stale"):
+        raise ValueError("stop or stale is expected")
+    return str(raw)
+
+
 def _apply_mode(raw: Any) -> str:
     if str(raw) not in ("transaction", "partition"):
         raise ValueError("transaction or partition is expected")
@@ -145,6 +151,13 @@ SOURCE_SETTINGS = (
         "Always none: a change that cannot be captured stops the task.",
         _only_none,
         "none",
+    ),
+    Setting(
+        "schema.incompatible",
+        "What becomes of a table whose new row schema the registry refuses (compatibility of its subject). stop: the"
+        " task stops at that commit. stale: the others go on; cdc table backfill, then verify --repair, bring it back.",
+        _incompatible,
+        "stop",
     ),
     Setting(
         "topic.creation.*",

@@ -141,6 +141,7 @@ def capture_once(
             partitions=topics.count,
             pinned=topics.pins,
             most_rows=config["snapshot.fetch.size"],
+            stale_if_incompatible=config["schema.incompatible"] == "stale",
             commit_seconds=config["transaction.boundary.interval.ms"] / 1000,
             heartbeat=heartbeat.beat,
         )

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from cdc.event import Change, Message, Record, Truncate
 from cdc.fence import Watermark
-from cdc.table import TableId
+from cdc.table import Table, TableId
 
 
 class MemoryEncoder:
@@ -37,6 +37,9 @@ class MemoryEncoder:
         self._xid, self._commit_lsn = xid, commit_lsn
         self._sent = {}
         self._begun = False
+
+    def register(self, table: Table) -> None:
+        self.topic(table.id)
 
     def changes(self, changes: Sequence[Change]) -> list[Record]:
         records = self._first()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+import urllib.request
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ import pytest
 from tests.scenario.changing_table import Changes, ChangingTable
 from tests.scenario.command import cdc
 from tests.scenario.conftest import MakePipeline
-from tests.scenario.pipeline import Pipeline
+from tests.scenario.pipeline import Pipeline, wait_for
 
 _COLUMNS = """
 SELECT attname::text, CASE WHEN t.typtype = 'e' THEN 'text' ELSE format_type(atttypid, atttypmod) END
@@ -86,6 +87,166 @@ def test_a_replica_follows_every_change_of_its_tables(make_pipeline: MakePipelin
         pipeline.on_source(change)
     assert_same(pipeline, "t")
     assert [task["restarts"] for task in pipeline.tasks()] == [0, 0]
+
+
+def test_what_basic_does_not_follow_stops_with_the_statement_and_goes_on_once_it_is_run(
+    make_pipeline: MakePipeline,
+) -> None:
+    pipeline = make_pipeline()
+    pipeline.on_source(
+        "CREATE TABLE t (id int PRIMARY KEY, a int, b text NOT NULL)",
+        "INSERT INTO t SELECT n, n, 'b' || n FROM generate_series(1, 20) n",
+    )
+    pipeline.start()
+    pipeline.catch_up()
+    # Dropped columns stay, and do not keep new rows out; types are widened.
+    pipeline.on_source("ALTER TABLE t DROP b, ALTER a TYPE bigint", "INSERT INTO t VALUES (21, 21)")
+    pipeline.catch_up()
+    assert contents(pipeline.replica_dsn, "t")[-1] == ('{"a": 9, "b": "b9", "id": 9}',)
+    for change, statement in (
+        ("ALTER TABLE t RENAME a TO c", r'ALTER TABLE "public"."t" RENAME COLUMN "a" TO "c"'),
+        (
+            "ALTER TABLE t ALTER c TYPE text USING 'n' || c",
+            r'ALTER TABLE "public"."t" ALTER COLUMN "c" TYPE text USING "c"::text',
+        ),
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, c)",
+            r'ALTER TABLE "public"."t" DROP CONSTRAINT "t_pkey", ADD PRIMARY KEY ("id", "c")',
+        ),
+        ("ALTER TABLE t DROP c, ADD c text, ADD PRIMARY KEY (id)", 'DROP COLUMN "c"'),
+    ):
+        pipeline.on_source(change)
+        assert pipeline.wait() == 1
+        said = pipeline.log.read_text()
+        assert statement in said
+        run = said.rpartition("schema.evolution=full: ")[2].partition("\n")[0]
+        with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
+            replica.execute(run.encode())
+        pipeline.start()
+        pipeline.wait_running()
+    with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
+        replica.execute("ALTER TABLE t DROP b")
+    assert_same(pipeline, "t")
+
+
+def test_tables_that_are_dropped_renamed_and_made_anew(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline(sink={"schema.evolution": "full"})
+    pipeline.on_source(
+        "CREATE TABLE a (id int PRIMARY KEY, v text)",
+        "CREATE TABLE b (id int PRIMARY KEY, v text)",
+        "INSERT INTO a SELECT n, 'a' FROM generate_series(1, 30) n",
+        "INSERT INTO b SELECT n, 'b' FROM generate_series(1, 40) n",
+    )
+    pipeline.start()
+    pipeline.catch_up()
+    # Another table takes the name of one that keeps its rows under a name of its own.
+    pipeline.on_source(
+        "BEGIN; ALTER TABLE a RENAME TO old; ALTER TABLE b RENAME TO a; INSERT INTO a VALUES (100, 'x'); COMMIT",
+        "INSERT INTO old VALUES (100, 'y')",
+    )
+    wait_for("a joins anew", lambda: _state(pipeline, "a") == "live" and same(pipeline, "a"))
+    wait_for("old has joined", lambda: _state(pipeline, "old") == "live" and same(pipeline, "old"))
+    assert _state(pipeline, "b") == "stale"
+    assert len(contents(pipeline.replica_dsn, "b")) == 40
+    # One of other columns is made under the name of one that was dropped: no row of that one stays.
+    pipeline.on_source("DROP TABLE a")
+    wait_for("the drop is told", lambda: _state(pipeline, "a") == "stale")
+    pipeline.on_source(
+        "CREATE TABLE a (id bigint PRIMARY KEY, w int NOT NULL)", "INSERT INTO a VALUES (1, 2)"
+    )
+    wait_for("a is whole", lambda: _state(pipeline, "a") == "live" and same(pipeline, "a"))
+    pipeline.on_source("UPDATE a SET w = 3", "INSERT INTO old VALUES (101, 'z')")
+    wait_for("both follow", lambda: same(pipeline, "a") and same(pipeline, "old"))
+    assert pipeline.alive()
+    assert cdc("verify", "run", pipeline.source_file, pipeline.sink_file).status == 0
+
+
+def test_partitions_that_come_and_go(make_pipeline: MakePipeline) -> None:
+    """Captured through its root, a table gains and loses rows with its partitions, without events."""
+    pipeline = make_pipeline(source={"publish.via.partition.root": True})
+    pipeline.on_source(
+        "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE t2 (LIKE t)",
+        "INSERT INTO t SELECT n, 'one' FROM generate_series(1, 50) n",
+        "INSERT INTO t2 SELECT n, 'two' FROM generate_series(101, 150) n",
+    )
+    pipeline.change(pipeline.source_file, {"table.include.list": "public.t"})
+    pipeline.start()
+    pipeline.catch_up()
+    pipeline.on_source("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (100) TO (200)")
+    assert_same(pipeline, "t")
+    pipeline.on_source("CREATE TABLE t3 PARTITION OF t FOR VALUES FROM (200) TO (300)")
+    pipeline.on_source("ALTER TABLE t DETACH PARTITION t1", "INSERT INTO t VALUES (201, 'three')")
+    wait_for("the loss is told", lambda: _state(pipeline, "t") == "stale")
+    said = cdc("table", "backfill", pipeline.source_file, "--table", "public.t")
+    assert said.status == 0
+    wait_for("the copy is whole", lambda: _state(pipeline, "t") == "live")
+    cdc("verify", "run", pipeline.source_file, pipeline.sink_file, "--repair")
+    assert_same(pipeline, "t")
+
+
+def _state(pipeline: Pipeline, table: str) -> str | None:
+    with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
+        row = replica.execute(
+            "SELECT state FROM cdc.tables WHERE collection = %s", (f"public.{table}",)
+        ).fetchone()
+    return row[0] if row else None
+
+
+def _compatibility(registry_url: str, subject: str, level: str) -> None:
+    request = urllib.request.Request(
+        f"{registry_url}/config/{subject}",
+        f'{{"compatibility": "{level}"}}'.encode(),
+        {"Content-Type": "application/json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+@pytest.mark.parametrize("policy", ["stop", "stale"])
+def test_a_row_schema_that_the_registry_refuses(
+    make_pipeline: MakePipeline, registry_url: str, policy: str
+) -> None:
+    pipeline = make_pipeline(
+        source={"schema.incompatible": policy}, sink={"schema.evolution": "full"}
+    )
+    pipeline.on_source(
+        "CREATE TABLE t (id int PRIMARY KEY, a int NOT NULL)",
+        "CREATE TABLE other (id int PRIMARY KEY)",
+        "INSERT INTO t SELECT n, n FROM generate_series(1, 10) n",
+    )
+    pipeline.start()
+    pipeline.catch_up()
+    subject = f"{pipeline.prefix}.public.t-value"
+    _compatibility(registry_url, subject, "BACKWARD")
+    # What older readers' rows lack has a value in the new schema: that is compatible.
+    pipeline.on_source("ALTER TABLE t ADD b int NOT NULL DEFAULT 7")
+    assert_same(pipeline, "t")
+    pipeline.on_source(
+        "ALTER TABLE t ALTER a TYPE text USING 'n' || a",
+        "INSERT INTO t VALUES (11, 'x')",
+        "INSERT INTO other VALUES (1)",
+    )
+    if policy == "stop":
+        assert pipeline.wait() == 4
+        assert f"not compatible with what {subject} holds" in pipeline.log.read_text()
+        _compatibility(registry_url, subject, "NONE")
+        pipeline.start()
+        pipeline.wait_running()
+        assert_same(pipeline, "t", "other")
+        return
+    wait_for("the others go on", lambda: same(pipeline, "other"))
+    wait_for("the table is stale", lambda: _state(pipeline, "t") == "stale")
+    pipeline.on_source("DELETE FROM t WHERE id = 1", "UPDATE t SET b = 8 WHERE id = 2")
+    assert pipeline.stop() == 0
+    pipeline.start()
+    pipeline.wait_running()
+    _compatibility(registry_url, subject, "NONE")
+    assert cdc("table", "backfill", pipeline.source_file, "--table", "public.t").status == 0
+    wait_for("the copy is whole", lambda: _state(pipeline, "t") == "live")
+    cdc("verify", "run", pipeline.source_file, pipeline.sink_file, "--repair")
+    assert_same(pipeline, "t", "other")
 
 
 def _changed_at_random(pipeline: Pipeline, seed: int, seconds: float, kills: int) -> None:
