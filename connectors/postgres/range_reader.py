@@ -66,7 +66,7 @@ class PostgresRangeReader:
         present = {name: Present(spelled, bytewise) for name, _, spelled, bytewise in found}
         if missing := [c.name for c in table.columns if c.name not in present]:
             raise Failed(
-                f"{target} lacks {', '.join(missing)}",
+                f"schema: {target} lacks {', '.join(missing)}",
                 "wait until its schema has followed the source",
             )
         self._digests = Digests(table, target, present, where, masks)

@@ -38,6 +38,10 @@ SELECT greatest(sum(c.reltuples), 0)::int8 FROM pg_class c
 WHERE c.oid IN (SELECT relid FROM pg_partition_tree(%s::text::regclass))
    OR c.oid = %s::text::regclass
 """
+_SHAPE = """
+SELECT attname::text, attrelid::int8 << 16 | attnum, format_type(atttypid, atttypmod)
+FROM pg_attribute WHERE attrelid = %s::text::regclass AND attnum > 0 AND NOT attisdropped
+"""
 _LOCK_TIMEOUT_MS = 10_000
 
 
@@ -62,6 +66,7 @@ class PostgresSourceSide:
             snapshot = snapshots.visible(side)
             of_it = published(side, self._settings.publication, table.id)
             masks = self._look(side, table, of_it.columns)
+            _check_shape(side, table, masks)
             yield PostgresRangeReader(side, table, table.id, of_it.row_filter, masks), snapshot
             emitted = Fence(fence, "verify", self._settings.prefix, table.id, snapshot, low)
             snapshots.emit_unflushed(side, FENCE_PREFIX, emitted.to_message())
@@ -126,10 +131,7 @@ class PostgresSourceSide:
         if published_columns is not None:
             taken = {name for name in published_columns if rules.takes(table.id, name)}
             if taken - set(self.not_compared(table)) != {column.name for column in table.columns}:
-                raise Failed(
-                    f"{table.id} changed its columns since the verification began",
-                    "verify it again",
-                )
+                raise _changed(table)
         if not rules.masks:
             return {}
         found = catalog.table(side, table.id)
@@ -238,6 +240,24 @@ def _state(side: psycopg.Connection[Any], sink: str, source: str) -> ReplicaStat
         raise Failed(
             "the replica holds no checkpoint: no sink has ever run on it", "start the sink"
         ) from error
+
+
+def _check_shape(side: psycopg.Connection[Any], table: Table, masked: Mapping[str, Mask]) -> None:
+    """That the columns are the same ones, of the same types: rows of two shapes differ without being different."""
+    name = qualified(table.id).as_string(side)
+    now = {column: (number, type_) for column, number, type_ in side.execute(_SHAPE, (name,))}
+    for column in table.columns:
+        number, type_ = now.get(column.name, (0, ""))
+        if column.number not in (0, number) or (
+            column.source_type not in ("", type_) and column.name not in masked
+        ):
+            raise _changed(table)
+
+
+def _changed(table: Table) -> Failed:
+    return Failed(
+        f"schema: {table.id} changed its columns since the verification began", "verify it again"
+    )
 
 
 def open_source_side(config: ConnectorConfig) -> PostgresSourceSide:
