@@ -207,9 +207,7 @@ class Capture:
                     self._judge.reached(item.end_lsn)
                     self.statistics.transactions += 1
                     self._delivery.end()
-                    for table, followed in self._schema_changes.take():
-                        self._follow(table, followed, item.end_lsn)
-                    self._tell_stale(item.end_lsn)
+                    self._follow_changes(item.end_lsn)
                     self._delivery.between()
                 case Truncate():
                     self._judge.truncated(item.table.id)
@@ -268,13 +266,23 @@ class Capture:
                 truncate = Truncate(change.shape, change.lsn, change.total_order)
                 self._delivery.write(self._encoder.truncate(truncate))
 
+    def _follow_changes(self, lsn: int) -> None:
+        """Behind a commit, whatever it has changed."""
+        changed = self._schema_changes.take()
+        joining = [
+            table
+            for table, followed in changed
+            if followed.joins and (followed.replaced or table not in self._captured)
+        ]
+        for table, followed in changed:
+            if table in self._captured and table not in joining:
+                self._follow(table, followed, lsn)
+        self._tell_stale(lsn)
+        if joining:
+            self._take_in(joining)
+
     def _follow(self, table: TableId, followed: Followed, lsn: int) -> None:
         """Behind a commit that changed the table."""
-        captured = table in self._captured
-        if followed.joins and (followed.replaced or not captured):
-            self._take_in(table)
-        if not captured:
-            return
         if followed.gone:
             log.warning("%s is gone: replicas keep its last rows, as stale", table)
             self._tell(table, lsn, phase="stale")
@@ -315,13 +323,15 @@ class Capture:
         self._backfill.give_up(table)
         self._amend()
 
-    def _take_in(self, table: TableId) -> None:
-        """A table joins in the way it does at a start: publication first, then a copy."""
-        if table in self._captured:
-            self._forget(table)
+    def _take_in(self, tables: Sequence[TableId]) -> None:
+        """Tables join in the way they do at a start: publication first, then a copy."""
+        for table in tables:
+            if table in self._captured:
+                self._forget(table)
         self._delivery.drain()
         raise Unreachable(
-            f"{table} is new among the tables to capture", "capture starts anew, with it"
+            f"{', '.join(map(str, tables))}: new among the tables to capture",
+            "capture starts anew, with them",
         )
 
     # --- fences and signals ----------------------------------------------------------------------------------
