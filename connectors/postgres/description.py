@@ -22,7 +22,7 @@ from connectors.postgres.relation import Relation, RelationColumn, identity_of
 EXPRESSION: Final = """
 json_build_object(
     'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'identity', c.relreplident,
-    'kind', c.relkind, 'partition', c.relispartition, 'logged', c.relpersistence = 'p',
+    'kind', c.relkind, 'partition', c.relispartition, 'logged', c.relpersistence = 'p', 'width', c.relnatts,
     'columns', (
         SELECT coalesce(json_agg(json_build_array(
             a.attnum, a.attname, a.atttypid::int8, a.atttypmod, a.attnotnull, a.attndims, a.attgenerated <> '',
@@ -73,7 +73,7 @@ class DescribedColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """``kind`` is ``r`` or, of a partitioned table, ``p``. ``leaves`` are the partitions that hold a partitioned table's rows."""
+    """``kind`` is ``r`` or, of a partitioned table, ``p``. ``width`` counts columns ever added. ``leaves`` are the partitions that hold a partitioned table's rows."""
 
     oid: int
     id: TableId
@@ -81,6 +81,7 @@ class Description:
     kind: str
     partition: bool
     logged: bool
+    width: int
     columns: tuple[DescribedColumn, ...]
     primary_key: tuple[str, ...]
     identity_key: tuple[str, ...]
@@ -97,6 +98,7 @@ class Description:
             kind=raw["kind"],
             partition=raw["partition"],
             logged=raw["logged"],
+            width=raw["width"],
             columns=tuple(DescribedColumn(*column) for column in raw["columns"]),
             primary_key=tuple(raw["key"]),
             identity_key=tuple(raw["identity_key"]),
@@ -139,12 +141,28 @@ class Description:
         return json.dumps([_mark(self.relation), numbers, list(self.primary_key)])
 
     def numbers_of(self, relation: Relation) -> Mapping[str, int]:
-        """The number of each column, if this is of the same moment; nothing otherwise."""
-        published = {column.name for column in relation.columns}
-        here = [column for column in self.columns if column.name in published]
-        if [(c.name, c.type_oid) for c in here] != [(c.name, c.type_oid) for c in relation.columns]:
+        """The number of each column of the log's description, as far as it can be told; it grows along the columns.
+
+        A column that is called otherwise by now, or gone, has the number that its neighbours leave for it.
+        """
+        columns = relation.columns
+        taken = {(column.name, column.type_oid): column.number for column in self.columns}
+        known = [taken.get((column.name, column.type_oid), 0) for column in columns]
+        if (met := [number for number in known if number]) != sorted(met):
             return {}
-        return {column.name: column.number for column in here}
+        generated = {column.number for column in self.columns if column.generated}
+        start, below = 0, 0
+        for place in range(len(columns) + 1):
+            above = known[place] if place < len(columns) else self.width + 1
+            if not above:
+                continue
+            free = [number for number in range(below + 1, above) if number not in generated]
+            if len(free) == place - start:
+                known[start:place] = free
+            start, below = place + 1, above
+        return {
+            column.name: number for column, number in zip(columns, known, strict=True) if number
+        }
 
 
 class Memo(NamedTuple):

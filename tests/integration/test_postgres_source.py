@@ -433,7 +433,7 @@ def test_a_slot_becomes_a_failover_slot_when_that_is_asked_for(
     source: PostgresSource, source_dsn: str, writer: Connection
 ) -> None:
     successor = open_source(source_config(source_dsn, slot_failover="true"))
-    successor.start(0)  # the predecessor's session is in the slot
+    successor.start(0, {})  # the predecessor's session is in the slot
     row = writer.execute(
         "SELECT failover, active FROM pg_replication_slots WHERE database = current_database()"
     ).fetchone()
