@@ -89,78 +89,6 @@ def test_a_replica_follows_every_change_of_its_tables(make_pipeline: MakePipelin
     assert [task["restarts"] for task in pipeline.tasks()] == [0, 0]
 
 
-def test_what_basic_does_not_follow_stops_with_the_statement_and_goes_on_once_it_is_run(
-    make_pipeline: MakePipeline,
-) -> None:
-    pipeline = make_pipeline()
-    pipeline.on_source(
-        "CREATE TABLE t (id int PRIMARY KEY, a int, b text NOT NULL)",
-        "INSERT INTO t SELECT n, n, 'b' || n FROM generate_series(1, 20) n",
-    )
-    pipeline.start()
-    pipeline.catch_up()
-    # Dropped columns stay, and do not keep new rows out; types are widened.
-    pipeline.on_source("ALTER TABLE t DROP b, ALTER a TYPE bigint", "INSERT INTO t VALUES (21, 21)")
-    pipeline.catch_up()
-    assert contents(pipeline.replica_dsn, "t")[-1] == ('{"a": 9, "b": "b9", "id": 9}',)
-    for change, statement in (
-        ("ALTER TABLE t RENAME a TO c", r'ALTER TABLE "public"."t" RENAME COLUMN "a" TO "c"'),
-        (
-            "ALTER TABLE t ALTER c TYPE text USING 'n' || c",
-            r'ALTER TABLE "public"."t" ALTER COLUMN "c" TYPE text USING "c"::text',
-        ),
-        (
-            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, c)",
-            r'ALTER TABLE "public"."t" DROP CONSTRAINT "t_pkey", ADD PRIMARY KEY ("id", "c")',
-        ),
-        ("ALTER TABLE t DROP c, ADD c text, ADD PRIMARY KEY (id)", 'DROP COLUMN "c"'),
-    ):
-        pipeline.on_source(change)
-        assert pipeline.wait() == 1
-        said = pipeline.log.read_text()
-        assert statement in said
-        run = said.rpartition("schema.evolution=full: ")[2].partition("\n")[0]
-        with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
-            replica.execute(run.encode())
-        pipeline.start()
-        pipeline.wait_running()
-    with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
-        replica.execute("ALTER TABLE t DROP b")
-    assert_same(pipeline, "t")
-
-
-def test_tables_that_are_dropped_renamed_and_made_anew(make_pipeline: MakePipeline) -> None:
-    pipeline = make_pipeline(sink={"schema.evolution": "full"})
-    pipeline.on_source(
-        "CREATE TABLE a (id int PRIMARY KEY, v text)",
-        "CREATE TABLE b (id int PRIMARY KEY, v text)",
-        "INSERT INTO a SELECT n, 'a' FROM generate_series(1, 30) n",
-        "INSERT INTO b SELECT n, 'b' FROM generate_series(1, 40) n",
-    )
-    pipeline.start()
-    pipeline.catch_up()
-    # Another table takes the name of one that keeps its rows under a name of its own.
-    pipeline.on_source(
-        "BEGIN; ALTER TABLE a RENAME TO old; ALTER TABLE b RENAME TO a; INSERT INTO a VALUES (100, 'x'); COMMIT",
-        "INSERT INTO old VALUES (100, 'y')",
-    )
-    wait_for("a joins anew", lambda: _state(pipeline, "a") == "live" and same(pipeline, "a"))
-    wait_for("old has joined", lambda: _state(pipeline, "old") == "live" and same(pipeline, "old"))
-    assert _state(pipeline, "b") == "stale"
-    assert len(contents(pipeline.replica_dsn, "b")) == 40
-    # One of other columns is made under the name of one that was dropped: no row of that one stays.
-    pipeline.on_source("DROP TABLE a")
-    wait_for("the drop is told", lambda: _state(pipeline, "a") == "stale")
-    pipeline.on_source(
-        "CREATE TABLE a (id bigint PRIMARY KEY, w int NOT NULL)", "INSERT INTO a VALUES (1, 2)"
-    )
-    wait_for("a is whole", lambda: _state(pipeline, "a") == "live" and same(pipeline, "a"))
-    pipeline.on_source("UPDATE a SET w = 3", "INSERT INTO old VALUES (101, 'z')")
-    wait_for("both follow", lambda: same(pipeline, "a") and same(pipeline, "old"))
-    assert pipeline.alive()
-    assert cdc("verify", "run", pipeline.source_file, pipeline.sink_file).status == 0
-
-
 def test_partitions_that_come_and_go(make_pipeline: MakePipeline) -> None:
     """Captured through its root, a table gains and loses rows with its partitions, without events."""
     pipeline = make_pipeline(source={"publish.via.partition.root": True})
@@ -276,6 +204,7 @@ def _changed_at_random(pipeline: Pipeline, seed: int, seconds: float, kills: int
         raise
 
 
+@pytest.mark.matrix
 def test_tables_that_change_at_random(make_pipeline: MakePipeline, seed: int) -> None:
     _changed_at_random(make_pipeline(sink={"schema.evolution": "full"}), seed, 6, 2)
 
