@@ -24,6 +24,7 @@ from cdc.protocols import GroupMember, TopicInfo
 
 _FIXED: Mapping[str, Any] = {
     **FIXED,
+    "enable.partition.eof": False,  # an end is no record, and a member asks for records only
     "partition.assignment.strategy": "cooperative-sticky",
 }
 
