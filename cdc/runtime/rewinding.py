@@ -36,13 +36,13 @@ _ACKNOWLEDGING = 30.0
 
 
 def shown_source(config: ConnectorConfig) -> dict[str, Any]:
-    """What stands in a source's checkpoint, without keys of rows; empty when there is none."""
+    """What stands in a source's checkpoint, keys of rows only counted; empty when there is none."""
     checkpoint = read_checkpoint(kafka_cluster(config), config["offset.storage.topic"], config.name)
     if checkpoint is None:
         return {}
     raw = checkpoint.to_json()
     for entry in raw["backfills"]:
-        del entry["after"]
+        entry["remaining"] = len(entry["remaining"])
     for signal in raw["signals"]:
         signal["keys"] = len(signal["keys"])
     return raw

@@ -98,10 +98,10 @@ SINK_SETTINGS: tuple[Setting, ...] = (
     Setting("batch.size", "Most events that one statement applies.", whole(1, 1_000_000), 20_000),
     Setting(
         "commit.synchronous",
-        "Whether a commit waits until the replica's disk holds it, as the server's synchronous_commit says. Rows and"
-        " their checkpoint are one transaction: what a crash of the replica takes back is applied again.",
+        "Whether a commit waits until the replica's disk holds it, as the server's synchronous_commit says. false: a"
+        " crash of the replica takes back what was visible for a moment, with its checkpoint; it is applied again.",
         boolean,
-        default=False,
+        default=True,
     ),
     Setting(
         "quote.identifiers",
@@ -142,7 +142,7 @@ class SinkSettings:
     name_format: str
     batch_size: int
     missing_rows: str = "report"
-    synchronous: bool = False
+    synchronous: bool = True
     key_fields: tuple[str, ...] = ()
 
     @classmethod
