@@ -75,7 +75,7 @@ class SourceProgress:
         lsn = commit_lsn = 0
         while self._steps and self._steps[0].settled:
             step = self._steps.popleft()
-            lsn = step.lsn
+            lsn = max(lsn, step.lsn)  # a step that only changes the state says an earlier place
             commit_lsn = step.commit_lsn or commit_lsn
             if not step.bare:
                 self._take(step)

@@ -34,6 +34,15 @@ def test_the_checkpoint_never_moves_back() -> None:
     assert progress.checkpoint.lsn == 100
 
 
+def test_a_change_of_the_state_alone_keeps_the_place_that_a_commit_gave() -> None:
+    """Such a step says the checkpoint's own place: capture that starts anew behind the commit must not meet it again."""
+    progress = SourceProgress(START)
+    progress.acknowledged(Step(300, 290, settled=True))
+    progress.acknowledged(Step(100, gone=frozenset({ORDERS}), settled=True))
+    progress.advance()
+    assert progress.checkpoint.lsn == 300
+
+
 def test_a_signal_stays_until_it_is_finished_and_stands_there_once() -> None:
     progress = SourceProgress(START)
     signal = Signal("x", "repair", "p", ORDERS, (b"1",))
