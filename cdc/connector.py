@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from cdc.config import ConnectorConfig, Role, Setting
 from cdc.findings import Finding
@@ -40,6 +40,20 @@ Check = Callable[[ConnectorConfig], Iterator[Finding]]
 """Looks at a system without changing it; raises a CdcError where no more can be looked at."""
 
 
+class SequenceMove(NamedTuple):
+    """What became of one sequence: ``moved``, ``ahead`` already, or ``missing`` in the replica.
+
+    ``source_next`` is what the source hands out next, ``before`` and ``after`` what the replica did and does.
+    """
+
+    sequence: str
+    replica_sequence: str
+    state: Literal["moved", "ahead", "missing"]
+    source_next: int
+    before: int | None
+    after: int | None
+
+
 @dataclass(frozen=True)
 class Connector:
     """A system's plug-in. What a system cannot be is None.
@@ -61,3 +75,6 @@ class Connector:
     check_source: Check | None = None
     check_sink: Check | None = None
     accelerators: Sequence[str] = ()
+    sync_sequences: (
+        Callable[[ConnectorConfig, ConnectorConfig, int], Sequence[SequenceMove]] | None
+    ) = None

@@ -13,7 +13,7 @@ def open_sides(source: ConnectorConfig, sink: ConnectorConfig) -> tuple[SourceSi
 
     ConfigError where the files are not one source's and its sink's, or one of them has no such door.
     """
-    _belong_together(source, sink)
+    check_pair(source, sink)
     source_side = plugins()[source.plugin].open_source_side
     if source_side is None:
         raise ConfigError(
@@ -33,7 +33,8 @@ def open_replica_side(sink: ConnectorConfig) -> ReplicaSide:
     return side(sink)
 
 
-def _belong_together(source: ConnectorConfig, sink: ConnectorConfig) -> None:
+def check_pair(source: ConnectorConfig, sink: ConnectorConfig) -> None:
+    """ConfigError where the files are not one source's and its sink's."""
     for config, role, place in ((source, "source", "first"), (sink, "sink", "second")):
         if config.role != role:
             raise ConfigError(

@@ -11,12 +11,14 @@ from typing import Any
 
 from cdc.checkpoint import SourceCheckpoint
 from cdc.config import ConnectorConfig
+from cdc.connector import SequenceMove
 from cdc.errors import ConfigError, Unreachable
 from cdc.fence import SIGNAL_PREFIX, Signal
 from cdc.kafka.checkpoints import read_checkpoint
 from cdc.protocols import Source
 from cdc.runtime.clients import kafka_cluster
 from cdc.runtime.plugins import plugins
+from cdc.runtime.sides import check_pair
 from cdc.table import TableId
 
 _LOOK_SECONDS = 0.5
@@ -122,6 +124,20 @@ def selects(config: ConnectorConfig, table: TableId) -> bool:
 
 def _checkpoint(config: ConnectorConfig) -> SourceCheckpoint | None:
     return read_checkpoint(kafka_cluster(config), config["offset.storage.topic"], config.name)
+
+
+def sync_sequences(
+    source: ConnectorConfig, sink: ConnectorConfig, margin: int
+) -> Sequence[SequenceMove]:
+    """Move the replica's sequences to where the source's stand. ConfigError where the two systems differ."""
+    check_pair(source, sink)
+    sync = plugins()[source.plugin].sync_sequences
+    if sync is None or source.plugin != sink.plugin:
+        raise ConfigError(
+            f"sequences of {source.plugin} cannot be moved in {sink.plugin}",
+            "only a replica of the same system has them",
+        )
+    return sync(source, sink, margin)
 
 
 def _source(config: ConnectorConfig) -> Source:

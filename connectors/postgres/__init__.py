@@ -5,10 +5,10 @@ What opens clients is imported only when something is opened, so that the record
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cdc.config import ConnectorConfig
-from cdc.connector import Connector, ConnectorClass
+from cdc.connector import Connector, ConnectorClass, SequenceMove
 from cdc.findings import Finding
 from cdc.protocols import (
     FencedReader,
@@ -76,6 +76,14 @@ def _check_sink(config: ConnectorConfig) -> Iterator[Finding]:
     return check_sink(config)
 
 
+def _sync_sequences(
+    source: ConnectorConfig, sink: ConnectorConfig, margin: int
+) -> Sequence[SequenceMove]:
+    from connectors.postgres.sequences import sync_sequences
+
+    return sync_sequences(source, sink, margin)
+
+
 CONNECTOR = Connector(
     name="postgres",
     classes=(
@@ -100,4 +108,5 @@ CONNECTOR = Connector(
     check_sink=_check_sink,
     accelerators=("connectors.postgres._transcoder", "connectors.postgres._tuples"),
     open_partition_store=_partition_store,
+    sync_sequences=_sync_sequences,
 )
