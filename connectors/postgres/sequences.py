@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from cdc.config import ConnectorConfig
 from cdc.connector import SequenceMove
+from cdc.errors import ConfigError
 from cdc.table import TableId
 from connectors.postgres.connection import connect
 from connectors.postgres.errors import translated
@@ -85,13 +86,20 @@ class _Value(NamedTuple):
 def sync_sequences(
     source: ConnectorConfig, sink: ConnectorConfig, margin: int
 ) -> list[SequenceMove]:
-    """Move the replica's sequences past the source's by ``margin`` further steps; each is told, moved or not."""
+    """Move the replica's sequences past the source's by ``margin`` further steps; each is told, moved or not.
+
+    ConfigError where no table is published: then the connector has never run, and nothing would be moved.
+    """
     settings, target = SourceSettings.of(source), SinkSettings.of(sink)
     captured = PostgresSource(settings)
     try:
         tables = {table.id for table in captured.tables()}
     finally:
         captured.close()
+    if not tables:
+        raise ConfigError(
+            f"{source.name} has published no table yet", "start it once, or check its publication"
+        )
     moves = []
     with (
         connect(settings.conninfo, connector=settings.connector, purpose="sequences") as there,

@@ -22,7 +22,11 @@ def test_sequences_are_moved_forward_only(make_pipeline: MakePipeline) -> None:
     for dsn in (pipeline.source_dsn, pipeline.replica_dsn):
         with psycopg.connect(dsn) as connection:
             connection.execute(_TABLES)
+    files = (pipeline.source_file, pipeline.sink_file)
+    said = cdc("table", "sync-sequences", *files)
+    assert (said.status, "published no table" in said.what) == (2, True), said
     pipeline.on_source(
+        f"CREATE PUBLICATION {pipeline.prefix} FOR TABLE orders, lines",
         "INSERT INTO orders DEFAULT VALUES",
         "INSERT INTO orders (n) SELECT 7 FROM generate_series(1, 40)",
         "INSERT INTO lines (text) VALUES ('a'), ('b')",
@@ -30,7 +34,6 @@ def test_sequences_are_moved_forward_only(make_pipeline: MakePipeline) -> None:
     )
     with psycopg.connect(pipeline.replica_dsn, autocommit=True) as replica:
         replica.execute("SELECT setval('numbers', 1000)")
-        files = (pipeline.source_file, pipeline.sink_file)
         said = cdc("table", "sync-sequences", *files, "--json")
         assert said.status == 0, said
         found = {one["sequence"]: one for one in json.loads(said.out)["sequences"]}
