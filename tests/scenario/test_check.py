@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AlterConfigOpType,
     ConfigEntry,
@@ -92,6 +93,7 @@ def test_everything_that_is_wrong_is_found_at_once(make_pipeline: MakePipeline) 
     assert "ALTER TABLE public.keyed REPLICA IDENTITY FULL" in remedies
 
 
+@pytest.mark.matrix
 def test_a_slot_that_lost_changes_and_topics_that_lose_them_are_found(
     make_pipeline: MakePipeline,
 ) -> None:

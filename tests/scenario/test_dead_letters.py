@@ -105,6 +105,7 @@ def test_a_key_is_parked_told_of_and_replayed_to_equality(notes: Pipeline) -> No
     assert (table["verdict"], table["parked"]) == ("OK", 0), table
 
 
+@pytest.mark.matrix
 def test_a_repair_brings_a_parked_key_back(notes: Pipeline) -> None:
     notes.on_source(f"UPDATE notes SET text = '{_LONG}' WHERE id = 7")
     caught_up(notes)

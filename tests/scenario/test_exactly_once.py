@@ -96,6 +96,7 @@ def test_death_between_two_steps_repeats_nothing(
     assert seen_once(pipeline) > 100
 
 
+@pytest.mark.matrix
 def test_the_support_can_be_taken_away_and_given_back(
     make_pipeline: MakePipeline, seed: int
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_promoted_standby_is_followed_by_a_failover_slot(
     assert (stands["generation"], stands["identity"][1]) == (1, 2)
 
 
+@pytest.mark.matrix
 def test_commits_that_were_sent_and_lost_stop_capture_until_a_new_generation(
     pair: Cluster, pipeline: Pipeline, seed: int
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import psycopg
+import pytest
 
 from tests.scenario.conftest import MakePipeline
 from tests.scenario.equality import copied
@@ -88,6 +89,7 @@ def test_a_table_joins_under_traffic_without_a_restart_and_is_verified(
     assert rows(pipeline.replica_dsn, "second") == rows(pipeline.source_dsn, "second")
 
 
+@pytest.mark.matrix
 def test_a_table_that_left_the_publication_between_two_starts_is_copied_again(
     make_pipeline: MakePipeline,
 ) -> None:

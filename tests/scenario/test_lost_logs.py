@@ -81,6 +81,7 @@ def test_a_lost_log_stops_capture_and_a_new_generation_brings_the_replica_back(
     bring_back(pipeline, seed + 1)
 
 
+@pytest.mark.matrix
 def test_a_slot_that_is_dropped_while_capture_runs(make_pipeline: MakePipeline, seed: int) -> None:
     pipeline = make_pipeline()
     start_bank(pipeline)
@@ -148,6 +149,7 @@ def test_a_first_start_names_the_prepared_transaction_that_it_waits_for(
     assert_equal(pipeline)
 
 
+@pytest.mark.matrix
 def test_a_prepared_transaction_is_open_over_a_restart(
     make_pipeline: MakePipeline, seed: int
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_prepared_transaction_is_open_over_a_restart(
     assert_equal(pipeline)
 
 
+@pytest.mark.matrix
 def test_a_source_can_send_again_and_a_sink_read_again(
     make_pipeline: MakePipeline, seed: int
 ) -> None:

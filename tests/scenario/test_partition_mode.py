@@ -115,6 +115,7 @@ def test_two_tasks_share_the_partitions_and_are_verified_under_traffic(
     assert verify(pipeline)["verdict"] == "DIFF"
 
 
+@pytest.mark.matrix
 def test_tasks_are_killed_stopped_and_continued(make_pipeline: MakePipeline, seed: int) -> None:
     """One is killed; one sleeps past every timeout of the group, and can write nothing when it wakes up."""
     pipeline = make_pipeline(sink={**_GROUP, "tasks.max": 2})

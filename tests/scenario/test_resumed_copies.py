@@ -49,7 +49,8 @@ def reader_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "victim", ["source", "reader", pytest.param("everything", marks=pytest.mark.matrix)]
+    "victim",
+    ["source", *(pytest.param(v, marks=pytest.mark.matrix) for v in ("reader", "everything"))],
 )
 def test_a_copy_goes_on_from_its_last_range(make_pipeline: MakePipeline, victim: str) -> None:
     pipeline = make_pipeline()
@@ -99,6 +100,7 @@ def test_a_live_table_is_copied_anew_under_traffic(make_pipeline: MakePipeline, 
     assert_equal(pipeline)
 
 
+@pytest.mark.matrix
 def test_a_table_joins_by_the_include_list(make_pipeline: MakePipeline, seed: int) -> None:
     pipeline = make_pipeline(source={"table.include.list": "public.(accounts|tellers|branches)"})
     start_bank(pipeline)

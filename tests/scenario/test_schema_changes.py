@@ -89,6 +89,7 @@ def test_a_replica_follows_every_change_of_its_tables(make_pipeline: MakePipelin
     assert [task["restarts"] for task in pipeline.tasks()] == [0, 0]
 
 
+@pytest.mark.matrix
 def test_partitions_that_come_and_go(make_pipeline: MakePipeline) -> None:
     """Captured through its root, a table gains and loses rows with its partitions, without events."""
     pipeline = make_pipeline(source={"publish.via.partition.root": True})

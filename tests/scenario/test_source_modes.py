@@ -8,6 +8,7 @@ import sys
 import time
 
 import psycopg
+import pytest
 
 from tests.scenario.conftest import MakePipeline
 from tests.scenario.equality import copied
@@ -56,6 +57,7 @@ def test_always_copies_at_each_start_and_when_needed_makes_a_lost_slot_anew(
     assert _slots(pipeline.source_dsn, pipeline.prefix) == 0
 
 
+@pytest.mark.matrix
 def test_initial_only_copies_drops_its_slot_and_rests(make_pipeline: MakePipeline) -> None:
     pipeline = make_pipeline(source={"snapshot.mode": "initial_only"})
     pipeline.on_source("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
@@ -116,6 +118,7 @@ def test_heartbeats_tombstones_and_topics_are_as_they_are_asked_for(
     assert rows(pipeline.replica_dsn, "t") == [("(2)",)]
 
 
+@pytest.mark.matrix
 def test_a_table_is_copied_by_a_select_of_its_own_and_not_verified(
     make_pipeline: MakePipeline,
 ) -> None:
