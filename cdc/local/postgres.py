@@ -25,10 +25,11 @@ from psycopg import sql
 
 from cdc.errors import Failed, Unreachable
 from cdc.local.ports import LOOPBACK
-from cdc.local.processes import running_in
+from cdc.local.processes import running_in, wait_gone
 from cdc.local.server import Command, last_words
 
 SUPERUSER = "postgres"
+_ENDING_SECONDS = 5.0
 
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": LOOPBACK,
@@ -144,6 +145,7 @@ class PostgresServer:
     def _initialise(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         unfinished = self.directory.with_name(f"{self.directory.name}.unfinished")
+        _end_initdb_in(unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True, mode=0o700)
         password = unfinished.with_name(f"{self.directory.name}.password")
@@ -188,6 +190,15 @@ class PostgresServer:
 
     def _url(self, database: str) -> str:
         return f"postgresql://{SUPERUSER}:{quote(self.password, safe='')}@{LOOPBACK}:{self.port}/{quote(database)}"
+
+
+def _end_initdb_in(directory: Path) -> None:
+    """One that outlived its owner fails when its files go, and would then remove those of the next one."""
+    for program in ("initdb", "postgres"):
+        left = running_in(binaries() / program, directory)
+        for process in left:
+            process.signal(signal.SIGKILL)
+        wait_gone(left, _ENDING_SECONDS)
 
 
 @functools.cache
